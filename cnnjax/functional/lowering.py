@@ -1,0 +1,178 @@
+"""How a convolution is computed: the vendor's kernels on GPU and TPU, and on CPU three lowerings that stay fast.
+
+Two properties of XLA on CPU shape this file. It brings convolutions into the layout of its fast kernel only in the
+entry computation, never in the body of a `scan`, `map` or `while` (jax issue 12868), and the two gradients that JAX
+derives are not in that layout. And its grouped and depthwise convolutions are slow everywhere. So on CPU
+
+- a dense convolution has a tangent rule whose two linear parts TRANSPOSE into the fast layout (`_dense`);
+- a grouped one is a map over dense convolutions of groups merged into blocks of useful width (`_grouped`);
+- a depthwise one is a sum of shifted products (`_depthwise`).
+
+The rules are for forward mode, so that every other transformation (`grad`, `jvp`, `vmap`, `grad` of `grad`) is
+JAX's own.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+AXES = "HWD"
+# Kernel gradients run over blocks of examples that touch about this many bytes, so that a block stays in the cache.
+BLOCK_BYTES = 2 * 2**20
+# Groups are merged into blocks of at least this many channels: narrower products leave the CPU's vector units idle.
+BLOCK_CHANNELS = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """The static description of a convolution; every tuple has one entry for each spatial axis."""
+
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    upsampling: tuple[int, ...] | None = None
+    precision: lax.PrecisionLike = None
+
+
+def contract(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """The cross-correlation of `x` `(batch, *spatial, in)` and `kernel` `(*spatial, in // groups, out)` on any platform."""
+    if geometry.groups == 1:
+        on_cpu = _dense
+    elif kernel.shape[-2] == 1 and geometry.upsampling is None:
+        on_cpu = _depthwise
+    else:
+        on_cpu = _grouped
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(on_cpu, geometry),
+        default=functools.partial(_vendor, geometry),
+    )
+
+
+def _vendor(geometry: Geometry, x: jax.Array, kernel: jax.Array, layout: tuple[str, str, str] | None = None):
+    spatial = AXES[: x.ndim - 2]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=geometry.stride,
+        padding=geometry.padding,
+        lhs_dilation=geometry.upsampling,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=layout or (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=geometry.groups,
+        precision=geometry.precision,
+    )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _dense(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _vendor(geometry, x, kernel)
+
+
+@_dense.defjvp
+def _dense_jvp(geometry, primals, tangents):
+    (x, kernel), (x_dot, kernel_dot) = primals, tangents
+    spatial = AXES[: x.ndim - 2]
+    # Transposes into (N..C, ..IO, N..C): JAX exchanges the kernel's I and O, so here it is stored under ..OI.
+    swapped = jnp.swapaxes(kernel, -1, -2)
+    y_dot = _vendor(geometry, x_dot, swapped, (f"N{spatial}C", f"{spatial}OI", f"N{spatial}C"))
+    return _dense(geometry, x, kernel), y_dot + _linear_in_kernel(geometry, x, kernel_dot)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(0,))
+def _linear_in_kernel(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution as a map over blocks of examples; its transpose in `kernel` is a scan that adds up the blocks.
+
+    Under `checkpoint`, so that what is kept for the backward pass is `x` itself and not also its transposed copy.
+    """
+    rank = x.ndim - 2
+    spatial = AXES[:rank]
+    # Transposes into (N..C, ..IO, N..C) with the result transposed: JAX exchanges N and C of the input and of the output.
+    layout = (f"C{spatial}N", f"I{spatial}O", f"{spatial}NC")
+    kernel = jnp.moveaxis(kernel, -2, 0)
+
+    def block(x):
+        y = _vendor(geometry, jnp.swapaxes(x, 0, -1), kernel, layout)
+        return jnp.moveaxis(y, rank, 0)
+
+    size = _block_size(x, kernel.shape[-1], geometry)
+    if size == x.shape[0]:
+        return block(x)
+    y = lax.map(block, x.reshape(-1, size, *x.shape[1:]))
+    return y.reshape(-1, *y.shape[2:])
+
+
+def _block_size(x: jax.Array, features: int, geometry: Geometry) -> int:
+    """The largest divisor of the batch whose input and output fit into `BLOCK_BYTES`."""
+    batch = x.shape[0]
+    outputs = math.prod(x.shape[1:-1]) // math.prod(geometry.stride) * features
+    touched = (math.prod(x.shape[1:]) + outputs) * x.dtype.itemsize
+    fitting = max(BLOCK_BYTES // max(touched, 1), 1)
+    return max(size for size in range(1, batch + 1) if batch % size == 0 and size <= fitting)
+
+
+def _grouped(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Dense convolutions of merged groups: within a block the kernel is block-diagonal, over the blocks goes a map."""
+    groups, (fan, features) = geometry.groups, kernel.shape[-2:]
+    merged = min(
+        d for d in range(1, groups + 1) if groups % d == 0 and (d * fan >= BLOCK_CHANNELS or d == groups)
+    )
+    blocks, width = groups // merged, features // groups
+    # (*spatial, fan, blocks, merged, width) -> (blocks, *spatial, merged, fan, merged, width), zero off the diagonal.
+    split = jnp.moveaxis(kernel.reshape(*kernel.shape[:-1], blocks, merged, width), -3, 0)
+    diagonal = jnp.eye(merged, dtype=kernel.dtype)[:, None, :, None]
+    wide = split[..., None, :, :, :] * lax.expand_dims(diagonal, range(split.ndim - 3))
+    wide = wide.reshape(*split.shape[:-3], merged * fan, merged * width)
+    inputs = jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, -1), -2, 0)
+    dense = dataclasses.replace(geometry, groups=1)
+    y = lax.map(lambda operands: _dense(dense, *operands), (inputs, wide))
+    return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], features)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _depthwise(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _shifted_products(geometry, x, kernel)
+
+
+@_depthwise.defjvp
+def _depthwise_jvp(geometry, primals, tangents):
+    (x, kernel), (x_dot, kernel_dot) = primals, tangents
+    y_dot = _shifted_products(geometry, x_dot, kernel) + _shifted_products_by_example(geometry, x, kernel_dot)
+    return _depthwise(geometry, x, kernel), y_dot
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(0,))
+def _shifted_products_by_example(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`_shifted_products` as a map over examples, whose transpose in `kernel` is a scan that adds up their sums.
+
+    Under `checkpoint`, so that what is kept for the backward pass is `x` itself and not its shifted copies.
+    """
+    return lax.map(lambda image: _shifted_products(geometry, image[None], kernel)[0], x)
+
+
+def _shifted_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """y[i] = sum over offsets k of x[i * stride + k * dilation] * kernel[k], channel by channel."""
+    window, features = kernel.shape[:-2], kernel.shape[-1]
+    channels = x.shape[-1]
+    x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
+    sizes = [
+        (n - (k - 1) * d - 1) // s + 1
+        for n, k, d, s in zip(x.shape[1:-1], window, geometry.dilation, geometry.stride, strict=True)
+    ]
+
+    def product(offset):
+        starts = [k * d for k, d in zip(offset, geometry.dilation, strict=True)]
+        limits = [a + (n - 1) * s + 1 for a, n, s in zip(starts, sizes, geometry.stride, strict=True)]
+        shifted = lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, channels), (1, *geometry.stride, 1))
+        if features != channels:
+            shifted = jnp.repeat(shifted, features // channels, axis=-1)
+        return shifted * lax.expand_dims(kernel[offset][0], range(x.ndim - 1))
+
+    return functools.reduce(jnp.add, map(product, itertools.product(*map(range, window))))

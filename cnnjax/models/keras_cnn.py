@@ -1,0 +1,29 @@
+"""The small CIFAR-10 network of the Keras and TensorFlow tutorials: 122,570 parameters at 32x32x3."""
+
+import flax.linen as nn
+import jax
+
+from cnnjax import functional as F
+from cnnjax.functional.padding import Padding
+from cnnjax.models.base import Model, flatten
+
+
+class KerasCifarCNN(Model, kw_only=True):
+    """conv 32 - pool - conv 64 - pool - conv 64 - dense 64 - logits, 3x3 kernels and 2x2 max pooling.
+
+    Attributes:
+      padding: of the convolutions; the tutorial's is "VALID", which 8x8 images are too small for.
+    """
+
+    initializer: str = "xavier_uniform"
+    padding: Padding = "VALID"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`x`: `(batch, height, width, channels)` -> logits `(batch, num_classes)`."""
+        self.check()
+        x = F.max_pool(self._conv_layer(32, 3, padding=self.padding, name="conv1")(x, train=train), 2)
+        x = F.max_pool(self._conv_layer(64, 3, padding=self.padding, name="conv2")(x, train=train), 2)
+        x = self._conv_layer(64, 3, padding=self.padding, name="conv3")(x, train=train)
+        x = self._dense_layer(64, name="dense")(flatten(x), train=train)
+        return self._head(x)

@@ -1,0 +1,211 @@
+"""Layers that own parameters and call a function of `cnnjax.functional`.
+
+`dtype` is the type of the computation (None: that of the input); parameters are float32. A kernel initializer is a
+factory of `cnnjax.initializers` such as `xavier_normal` or `partial(he_normal, activation="tanh")`: the layer calls it
+with its number of groups.
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnnjax import functional as F
+from cnnjax import initializers
+from cnnjax.functional.padding import Padding, per_axis
+
+KernelInit = Callable[..., initializers.Initializer]
+Sizes = int | Sequence[int]
+
+
+def _cast(dtype: jnp.dtype | None, *arrays: jax.Array | None) -> list[jax.Array | None]:
+    dtype = arrays[0].dtype if dtype is None else dtype
+    return [None if array is None else array.astype(dtype) for array in arrays]
+
+
+class Dense(nn.Module):
+    """x @ kernel + bias over the last axis.
+
+    Attributes:
+      features: number of outputs.
+      use_bias: whether to add a bias.
+      kernel_init: a factory of `cnnjax.initializers`.
+      bias_init: an initializer.
+      dtype: of the computation.
+      precision: of the product.
+    """
+
+    features: int
+    use_bias: bool = True
+    kernel_init: KernelInit = initializers.lecun_normal
+    bias_init: initializers.Initializer = initializers.zeros()
+    dtype: jnp.dtype | None = None
+    precision: lax.PrecisionLike = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x`: `(..., in_features)` -> `(..., features)`."""
+        kernel = self.param("kernel", self.kernel_init(), (x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        x, kernel, bias = _cast(self.dtype, x, kernel, bias)
+        y = jnp.matmul(x, kernel, precision=self.precision)
+        return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+class Conv(nn.Module):
+    """`functional.conv` with a kernel and a bias of its own.
+
+    Attributes:
+      features: number of output channels.
+      window: size of the kernel, one for all spatial axes or one for each; the input's rank says how many there are.
+      stride, padding, dilation, groups, precision: as in `functional.conv`.
+      use_bias, kernel_init, bias_init, dtype: as in `Dense`.
+    """
+
+    features: int
+    window: Sizes = 3
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    groups: int = 1
+    use_bias: bool = True
+    kernel_init: KernelInit = initializers.lecun_normal
+    bias_init: initializers.Initializer = initializers.zeros()
+    dtype: jnp.dtype | None = None
+    precision: lax.PrecisionLike = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x`: `(batch, *spatial, in_channels)` -> `(batch, *output spatial, features)`."""
+        if x.shape[-1] % self.groups:
+            raise ValueError(f"{x.shape[-1]} input channels do not divide into {self.groups} groups")
+        window = per_axis(self.window, x.ndim - 2, "window")
+        shape = (*window, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init(groups=self.groups), shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        return F.conv(
+            *_cast(self.dtype, x, kernel, bias),
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            precision=self.precision,
+        )
+
+
+class DepthwiseConv(nn.Module):
+    """`multiplier` filters for each channel: `Conv` with as many groups as input channels.
+
+    Attributes: those of `Conv`, with `multiplier` in the place of `features` and `groups`.
+    """
+
+    multiplier: int = 1
+    window: Sizes = 3
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    use_bias: bool = True
+    kernel_init: KernelInit = initializers.lecun_normal
+    bias_init: initializers.Initializer = initializers.zeros()
+    dtype: jnp.dtype | None = None
+    precision: lax.PrecisionLike = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x`: `(batch, *spatial, channels)` -> `(batch, *output spatial, channels * multiplier)`."""
+        channels = x.shape[-1]
+        features = channels * self.multiplier
+        shape = (*per_axis(self.window, x.ndim - 2, "window"), 1, features)
+        kernel = self.param("kernel", self.kernel_init(groups=channels), shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (features,), jnp.float32) if self.use_bias else None
+        return F.depthwise_conv(
+            *_cast(self.dtype, x, kernel, bias),
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            precision=self.precision,
+        )
+
+
+class SeparableConv(nn.Module):
+    """A `DepthwiseConv` without bias, then a 1x1 `Conv` that mixes the channels.
+
+    Attributes: those of `Conv` but `groups`, and `multiplier`, the filters for each channel of the depthwise part.
+    """
+
+    features: int
+    window: Sizes = 3
+    stride: Sizes = 1
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    multiplier: int = 1
+    use_bias: bool = True
+    kernel_init: KernelInit = initializers.lecun_normal
+    bias_init: initializers.Initializer = initializers.zeros()
+    dtype: jnp.dtype | None = None
+    precision: lax.PrecisionLike = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x`: `(batch, *spatial, in_channels)` -> `(batch, *output spatial, features)`."""
+        shared = dict(kernel_init=self.kernel_init, dtype=self.dtype, precision=self.precision)
+        depthwise = DepthwiseConv(
+            self.multiplier, self.window, self.stride, self.padding, self.dilation, use_bias=False, **shared
+        )
+        pointwise = Conv(self.features, 1, use_bias=self.use_bias, bias_init=self.bias_init, **shared)
+        return pointwise(depthwise(x))
+
+
+class ConvTranspose(nn.Module):
+    """`functional.conv_transpose` with a kernel and a bias of its own.
+
+    Attributes: those of `Conv` but `groups`; `stride` is the factor of upsampling.
+    """
+
+    features: int
+    window: Sizes = 2
+    stride: Sizes = 2
+    padding: Padding = "SAME"
+    dilation: Sizes = 1
+    use_bias: bool = True
+    kernel_init: KernelInit = initializers.lecun_normal
+    bias_init: initializers.Initializer = initializers.zeros()
+    dtype: jnp.dtype | None = None
+    precision: lax.PrecisionLike = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x`: `(batch, *spatial, in_channels)` -> `(batch, *upsampled spatial, features)`."""
+        shape = (*per_axis(self.window, x.ndim - 2, "window"), x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init(), shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
+        return F.conv_transpose(
+            *_cast(self.dtype, x, kernel, bias),
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            precision=self.precision,
+        )
+
+
+class Dropout(nn.Module):
+    """Sets entries to zero with probability `rate` while training and scales the rest by 1 / (1 - rate).
+
+    The key comes from the random stream "dropout".
+
+    Attributes:
+      rate: probability of a zero.
+      function: `functional.dropout`, `dropout_channels` (whole maps) or `drop_path` (whole examples).
+    """
+
+    rate: float
+    function: Callable[..., jax.Array] = F.dropout
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`x`: `(batch, ..., channels)`; returns `x` itself unless `train`."""
+        if not train or self.rate == 0:
+            return x
+        return self.function(x, self.make_rng("dropout"), rate=self.rate)

@@ -1,0 +1,113 @@
+"""Depth as a scan: identical blocks whose parameters are stacked along a leading axis."""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnnjax.nn.activation import RECORD, SLOTS
+
+STACKED = ("params", "batch_stats", SLOTS, RECORD)
+
+
+class Stack(nn.Module):
+    """`length` identical blocks, one after the other, compiled once whatever their number.
+
+    Every variable of the block has a leading axis of size `length`, the layers in the order of execution.
+
+    Attributes:
+      block: makes one block; called as `block()`, it gives a module that maps `(x, train=...)` to an array like `x`.
+      length: number of blocks.
+      scan: False writes the blocks out, as modules `block_0`, `block_1`, ...: for comparison, and for `unstack`.
+      remat: keep only about sqrt(length) activations for the backward pass and compute the others anew (Chen et al. 2016).
+        `length` should have a divisor near its square root.
+    """
+
+    block: Callable[..., nn.Module]
+    length: int
+    scan: bool = True
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`x`: an array that a block maps to one of the same shape."""
+        if self.length < 0:
+            raise ValueError(f"a stack has 0 blocks or more; got length={self.length}")
+        if not self.scan:
+            return self._unrolled(x, train)
+        if self.length == 0:
+            return x
+        if self.remat and not self.is_initializing():
+            return self._checkpointed(x, train)
+        return _scan(self.block(name="block"), x, train, self.length)
+
+    def _unrolled(self, x: jax.Array, train: bool) -> jax.Array:
+        def run(block: nn.Module, x: jax.Array) -> jax.Array:
+            return block(x, train=train)
+
+        for i in range(self.length):
+            x = (nn.remat(run) if self.remat else run)(self.block(name=f"block_{i}"), x)
+        return x
+
+    def _checkpointed(self, x: jax.Array, train: bool) -> jax.Array:
+        """A scan over chunks whose inner scans are checkpointed; the variables keep their one leading axis."""
+        chunk = _chunk(self.length)
+
+        def outer(block: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return _scan(block, x, train, chunk), None
+
+        def nested(block: nn.Module, x: jax.Array) -> jax.Array:
+            chunked = _over_layers(nn.remat(outer, prevent_cse=False), self.length // chunk)
+            return chunked(block, x, None)[0]
+
+        folded = nn.map_variables(
+            nested,
+            STACKED,
+            trans_in_fn=lambda tree: jax.tree.map(lambda a: a.reshape(-1, chunk, *a.shape[1:]), tree),
+            trans_out_fn=lambda tree: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree),
+            mutable=True,
+        )
+        return folded(self.block(name="block"), x)
+
+
+def _over_layers(body: Callable, length: int) -> Callable:
+    return nn.scan(
+        body,
+        variable_axes=dict.fromkeys(STACKED, 0),
+        split_rngs={"params": True, "dropout": True},
+        length=length,
+    )
+
+
+def _scan(block: nn.Module, x: jax.Array, train: bool, length: int) -> jax.Array:
+    def body(block: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return block(x, train=train), None
+
+    return _over_layers(body, length)(block, x, None)[0]
+
+
+def _chunk(length: int) -> int:
+    """The divisor of `length` nearest its square root, on a logarithmic scale."""
+    divisors = [d for d in range(1, length + 1) if length % d == 0]
+    return min(divisors, key=lambda d: abs(math.log(d) - math.log(length) / 2))
+
+
+def unstack(variables: dict, length: int) -> dict:
+    """Variables of a scanned `Stack` (of any collection) as those of the same stack with `scan=False`.
+
+    Args:
+      variables: `{"block": tree of arrays (length, ...)}`.
+      length: number of blocks.
+
+    Returns:
+      `{"block_0": tree, "block_1": tree, ...}`.
+    """
+    return {f"block_{i}": jax.tree.map(lambda a, i=i: a[i], variables["block"]) for i in range(length)}
+
+
+def restack(variables: dict) -> dict:
+    """The inverse of `unstack`: `{"block_0": tree, ...}` becomes `{"block": tree of stacked arrays}`."""
+    blocks = [variables[f"block_{i}"] for i in range(len(variables))]
+    return {"block": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}

@@ -1,0 +1,232 @@
+"""Gradient flow: what happened in every layer, forward and backward, in one pass."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from cnnjax import functional as F
+from cnnjax.nn import RECORD, SLOTS
+from cnnjax.probes.points import Path, Point, execution_order, label, probe_points
+
+FORWARD_COLUMNS = (
+    "mean",
+    "log10_second_moment",
+    "dead",
+    "saturated",
+    "correlation",
+    "output_mean",
+    "output_log10_second_moment",
+)
+KERNEL_COLUMNS = (
+    "kernel_log10_norm",
+    "kernel_gradient_log10_norm",
+    "gradient_to_kernel_log10",
+    "update_to_kernel_log10",
+)
+GRADIENTS = ("gradient", "output_gradient")
+COLUMNS = (
+    *FORWARD_COLUMNS,
+    *(f"{gradient}_{moment}" for gradient in GRADIENTS for moment in F.Moments._fields),
+    *KERNEL_COLUMNS,
+)
+"""The columns of a `Flow`, the same for every model."""
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["columns"], meta_fields=["layers", "activations"]
+)
+@dataclasses.dataclass(frozen=True)
+class Flow:
+    """A table of layers in execution order; a pytree, so that it may leave jit, vmap and scan.
+
+    Attributes:
+      layers: the name of each layer, its path in the model.
+      activations: the name of each layer's activation.
+      columns: by name (`COLUMNS`), an array `(layers,)`:
+        mean, log10_second_moment: of the pre-activation z;
+        dead, saturated: fractions of z where the activation's slope is 0, or below a tenth of its maximum;
+        correlation: mean cosine between neighboring examples' z;
+        output_mean, output_log10_second_moment: of the activation's output;
+        gradient_mean, gradient_log10_second_moment, gradient_log10_max: of the gradient of the loss with respect to z;
+        output_gradient_...: the same with respect to the output;
+        kernel_log10_norm, kernel_gradient_log10_norm: Euclidean norms of the kernel and its gradient;
+        gradient_to_kernel_log10, update_to_kernel_log10: log10 of the ratio of norms. NaN without a kernel or an update.
+    """
+
+    layers: tuple[str, ...]
+    activations: tuple[str, ...]
+    columns: dict[str, jax.Array]
+
+    def frame(self) -> pd.DataFrame:
+        """A row for each layer: `layer` (its index), `path`, `activation`, and the columns.
+
+        Raises:
+          ValueError: the table carries further axes (of a vmap): take one entry of it first.
+        """
+        columns = {name: np.asarray(self.columns[name]) for name in COLUMNS}
+        shape = next(iter(columns.values())).shape
+        if shape != (len(self.layers),):
+            raise ValueError(
+                f"a frame has one row for each of {len(self.layers)} layers, but these columns have shape {shape}: "
+                "select one run first, as in jax.tree.map(lambda a: a[0], flow)"
+            )
+        names = {"layer": range(len(self.layers)), "path": self.layers, "activation": self.activations}
+        return pd.DataFrame({**names, **columns})
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder:
+    """The static half of a gradient flow: made once for a model, used inside any compiled step.
+
+    recorder = Recorder.of(model, variables, images)
+    slots = recorder.new_slots()
+    logits, state = model.apply({**variables, SLOTS: slots}, images, train=True, mutable=[RECORD, "batch_stats"])
+    ... gradients with respect to parameters and slots ...
+    flow = recorder.flow(state[RECORD], slot_gradients, params, param_gradients)
+    """
+
+    points: tuple[Point, ...]
+    layers: tuple[str, ...]
+    activations: tuple[str, ...]
+    order: np.ndarray
+    slots: Any
+
+    @classmethod
+    def of(cls, model: nn.Module, variables: Any, images: Any, *, train: bool = True) -> "Recorder":
+        """The recorder of a model; arrays may be `ShapeDtypeStruct`s, since nothing is computed.
+
+        Raises:
+          ValueError: the model has no probe point.
+        """
+        points = probe_points(model, variables, images, train=train, rngs=_stream(train))
+        if not points:
+            raise ValueError(
+                f"{type(model).__name__} has no probe point: use cnnjax.nn.Activation in its layers"
+            )
+
+        def make_slots(variables, images):
+            options = dict(train=train, mutable=[SLOTS, RECORD, "batch_stats"], rngs=_stream(train))
+            return model.apply(variables, images, **options)[1][SLOTS]
+
+        slots = jax.eval_shape(make_slots, variables, images)
+        shapes = [_at(slots, point.path)[GRADIENTS[0]].mean.shape for point in points]
+        lengths = {
+            stack: n
+            for p, shape in zip(points, shapes, strict=True)
+            for stack, n in zip(p.stacks, shape, strict=True)
+        }
+        rows = list(execution_order(points, lengths))
+        offsets = dict(zip(points, np.cumsum([0, *map(math.prod, shapes)]), strict=False))
+        position = {p: shape for p, shape in zip(points, shapes, strict=True)}
+        order = [offsets[p] + (np.ravel_multi_index(i, position[p]) if i else 0) for p, i in rows]
+        return cls(
+            points=points,
+            layers=tuple(label(point, index) for point, index in rows),
+            activations=tuple(point.activation for point, _ in rows),
+            order=np.asarray(order, np.int32),
+            slots=slots,
+        )
+
+    def new_slots(self) -> Any:
+        """Empty slots for the collection `nn.SLOTS`."""
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), self.slots)
+
+    def flow(
+        self, record: Any, slot_gradients: Any, params: Any, gradients: Any, updates: Any = None
+    ) -> Flow:
+        """The table, from what one forward and backward pass gave.
+
+        Args:
+          record: the collection `nn.RECORD` after the pass.
+          slot_gradients: the gradient with respect to the slots.
+          params: parameters.
+          gradients: of the parameters.
+          updates: what the optimizer adds to the parameters; None leaves that column NaN.
+        """
+        tables = []
+        for point in self.points:
+            row = dict(_at(record, point.path)["forward"])
+            slots = _at(slot_gradients, point.path)
+            for gradient in GRADIENTS:
+                row |= {f"{gradient}_{name}": v for name, v in slots[gradient]._asdict().items()}
+            kernels = [_kernel(tree, point.kernel) for tree in (params, gradients, updates)]
+            row |= _kernel_row(*kernels, shape=row["mean"].shape)
+            tables.append(row)
+        columns = {c: jnp.concatenate([jnp.ravel(t[c]) for t in tables])[self.order] for c in COLUMNS}
+        return Flow(self.layers, self.activations, columns)
+
+
+def gradient_flow(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = F.cross_entropy,
+    train: bool = True,
+    key: jax.Array | None = None,
+    precision: str | None = "highest",
+) -> Flow:
+    """Forward and backward statistics of every layer of a model on one batch.
+
+    Changes nothing: `variables` stay as they are, and the gradients inside are bit-equal to those without probes. May be
+    called inside jit, vmap and scan, and on sharded arrays.
+
+    Args:
+      model: a Flax module whose activations are `cnnjax.nn.Activation`; called as `model(images, train=...)`.
+      variables: of the model, with "params".
+      images: `(batch, height, width, channels)`, normalized.
+      labels: what `loss` takes, `(batch,)` integers for the default.
+      loss: of (logits, labels), one number for each example; the mean is differentiated.
+      train: whether norms use the batch's statistics and dropout is active.
+      key: for dropout.
+      precision: of all products (`jax.default_matmul_precision`); None leaves the platform's default.
+
+    Returns:
+      A `Flow`; `.frame()` makes a pandas frame of it.
+    """
+    recorder = Recorder.of(model, variables, images, train=train)
+    rest = {name: tree for name, tree in variables.items() if name != "params"}
+    rngs = {} if key is None else {"dropout": key}
+
+    def objective(params, slots):
+        collections = {"params": params, SLOTS: slots, **rest}
+        mutable = [RECORD, "batch_stats"]
+        logits, state = model.apply(collections, images, train=train, mutable=mutable, rngs=rngs)
+        return jnp.mean(loss(logits, labels)), state[RECORD]
+
+    with jax.default_matmul_precision(precision):
+        differentiate = jax.grad(objective, argnums=(0, 1), has_aux=True)
+        (gradients, slots), record = differentiate(variables["params"], recorder.new_slots())
+    return recorder.flow(record, slots, variables["params"], gradients)
+
+
+def _stream(train: bool) -> dict[str, jax.Array]:
+    return {"dropout": jax.random.key(0)} if train else {}
+
+
+def _at(tree: Any, path: Path) -> Any:
+    return functools.reduce(lambda node, name: node[name], path, tree)
+
+
+def _kernel(tree: Any, path: Path | None) -> jax.Array | None:
+    return None if tree is None or path is None else _at(tree, path)
+
+
+def _kernel_row(kernel: Any, gradient: Any, update: Any, *, shape: tuple[int, ...]) -> dict[str, jax.Array]:
+    def log10_norms(stacked: jax.Array | None) -> jax.Array:
+        if stacked is None:
+            return jnp.full(shape, jnp.nan, jnp.float32)
+        flat = stacked.reshape(math.prod(shape), *stacked.shape[len(shape) :])
+        return jax.vmap(F.log10_norm)(flat).reshape(shape)
+
+    kernel, gradient, update = map(log10_norms, (kernel, gradient, update))
+    return dict(zip(KERNEL_COLUMNS, (kernel, gradient, gradient - kernel, update - kernel), strict=True))

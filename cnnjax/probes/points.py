@@ -1,0 +1,118 @@
+"""Where a model's probe points are, and in which order they are executed."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from cnnjax.nn import Activation, Stack
+
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One probe point of a model: an activation, and the kernel that belongs to the same layer.
+
+    Attributes:
+      path: of the `Activation` module in the model.
+      activation: its name.
+      stacks: the paths of the scanned stacks around it, from the outside in; each adds a leading axis to its variables.
+      kernel: the path of the layer's kernel in the parameters, or None.
+    """
+
+    path: Path
+    activation: str
+    stacks: tuple[Path, ...]
+    kernel: Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    path: Path
+    activation: str | None = None
+
+
+def probe_points(model: nn.Module, variables: Any, *inputs: Any, **options: Any) -> tuple[Point, ...]:
+    """The probe points of a model in the order in which a call executes them; a stacked one stands there once.
+
+    The model is traced once with abstract values; nothing is computed.
+    """
+    calls: dict[Path, _Call] = {}
+    stacks: dict[Path, bool] = {}
+
+    def note(next_function, args, kwargs, context):
+        module = context.module
+        if context.method_name == "__call__" and module.path not in calls:
+            if isinstance(module, Stack):
+                stacks[module.path] = module.scan
+            elif isinstance(module, Activation):
+                kind = module.kind
+                calls[module.path] = _Call(module.path, kind if isinstance(kind, str) else kind.name)
+            elif module.has_variable("params", "kernel"):
+                calls[module.path] = _Call(module.path)
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(lambda v, x: model.apply(v, *x, **options, mutable=True), variables, inputs)
+    scanned = [path for path, scan in stacks.items() if scan]
+    order = list(calls.values())
+    return tuple(
+        Point(call.path, call.activation, _ancestors(call.path, scanned), _kernel_of(i, order))
+        for i, call in enumerate(order)
+        if call.activation is not None
+    )
+
+
+def _ancestors(path: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
+    return tuple(sorted((c for c in candidates if path[: len(c)] == c), key=len))
+
+
+def _kernel_of(index: int, calls: Sequence[_Call]) -> Path | None:
+    """The nearest kernel under the activation's parent: before it if there is one, else behind it.
+
+    Between the two lies no other activation, so the kernel is not that of another layer.
+    """
+    parent = calls[index].path[:-1]
+    before = itertools.takewhile(lambda call: call.activation is None, reversed(calls[:index]))
+    behind = itertools.takewhile(lambda call: call.activation is None, calls[index + 1 :])
+    for call in itertools.chain(before, behind):
+        if call.path[: len(parent)] == parent:
+            return (*call.path, "kernel")
+    return None
+
+
+def execution_order(
+    points: Sequence[Point], lengths: dict[Path, int], _depth: int = 0, _index: tuple[int, ...] = ()
+) -> Iterator[tuple[Point, tuple[int, ...]]]:
+    """Every layer as it is executed: (point, its index in each stack around it).
+
+    The points of one stack alternate: all of block 0, then all of block 1.
+
+    Args:
+      points: from `probe_points`.
+      lengths: the number of blocks of each scanned stack.
+    """
+
+    def stack_at_depth(point: Point) -> Path | None:
+        return point.stacks[_depth] if len(point.stacks) > _depth else None
+
+    for stack, group in itertools.groupby(points, stack_at_depth):
+        members = list(group)
+        if stack is None:
+            yield from ((point, _index) for point in members)
+        else:
+            for i in range(lengths[stack]):
+                yield from execution_order(members, lengths, _depth + 1, (*_index, i))
+
+
+def label(point: Point, index: Sequence[int]) -> str:
+    """The layer's name in a table: its path without the activation, blocks of a stack in brackets: "stack[3]/layer"."""
+    parts = list(point.path[:-1] or point.path)
+    for stack, i in zip(reversed(point.stacks), reversed(index), strict=True):
+        parts[len(stack) - 1 : len(stack) + 1] = [f"{stack[-1]}[{i}]"]
+    return re.sub(r"/block_(\d+)", r"[\1]", "/".join(parts))

@@ -1,0 +1,182 @@
+"""The page: the answer, the figures and the tables of a study in one file that needs no network."""
+
+import base64
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from cnnjax.report import answer, style, tables
+from cnnjax.report.frame import Frame, Info
+from cnnjax.report.listing import Listing, agreement_listing, cell_listing, margin_listing, run_listing
+from cnnjax.report.plates import Plate, plates
+
+__all__ = ["write"]
+
+SECTIONS = {
+    "gradients": "Gradients, layer by layer",
+    "signals": "Signals, layer by layer",
+    "training": "Training",
+    "outcome": "What training reached",
+}
+# A larger SVG is shown as PNG on the page; its file is written all the same.
+LARGEST = 300_000
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a file so that nobody ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _embed(files: Mapping[str, bytes]) -> str:
+    """A figure as the address of an image that carries its own content."""
+    kind, name = ("svg+xml", "svg") if len(files["svg"]) <= LARGEST else ("png", "png")
+    return f"data:image/{kind};base64,{base64.b64encode(files[name]).decode()}"
+
+
+def _figure(plate: Plate, number: int, folder: Path) -> dict[str, Any]:
+    """Write a figure's files and give what the template shows of it."""
+    files = style.render(plate.figure)
+    for ending, content in files.items():
+        _put(folder / "figures" / f"{plate.name}.{ending}", content)
+    _put(folder / "tables" / f"{plate.name}.csv", plate.table.to_csv(index=False).encode())
+    width, height = plate.figure.get_size_inches()
+    return {
+        "number": number,
+        "name": plate.name,
+        "section": plate.section,
+        "title": plate.title,
+        "caption": plate.caption,
+        "alternative": plate.alternative,
+        "folded": plate.folded,
+        "image": _embed(files),
+        "width": round(96 * width),
+        "height": round(96 * height),
+    }
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None or math.isnan(seconds):
+        return ""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    parts = [f"{hours} h" if hours else "", f"{minutes} min" if whole >= 60 else "", f"{whole % 60} s"]
+    return " ".join(part for part in parts if part) if whole else f"{seconds:.2f} s"
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    return f"{device['count']} × {device['kind']} ({device['platform']})"
+
+
+def _settings(info: Info) -> list[tuple[str, str]]:
+    """What somebody needs who repeats the study."""
+    memory = info.get("peak_memory_gib")
+    rows = [
+        ("data", info["data"]),
+        ("steps", f"{info['steps']:,}"),
+        ("batch size", tables.label(info["batch_size"])),
+        ("seeds", ", ".join(tables.label(seed) for seed in info["seeds"])),
+        ("learning rates", ", ".join(tables.label(rate) for rate in info["learning_rates"])),
+        ("precision", info["precision"]),
+        ("device", _device(info["device"])),
+        ("time", _duration(info["seconds"])),
+        ("peak memory", "" if memory is None else f"{memory:.2f} GiB"),
+        ("started", info["started"]),
+        ("finished", info["finished"]),
+        ("commit", info["commit"]),
+        ("versions", ", ".join(f"{name} {version}" for name, version in info["versions"].items())),
+    ]
+    return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def _warning(info: Info, runs: Frame) -> str:
+    """What to know before reading on, when the study isn't done."""
+    open_runs = int((runs["status"] == "unfinished").sum())
+    if not open_runs and info["finished"]:
+        return ""
+    return (
+        f"This study is not finished: {len(runs) - open_runs} of {len(runs)} runs are done. "
+        f"Everything below speaks of these runs only and can change."
+    )
+
+
+def _reading(info: Info, cells: Frame) -> list[str]:
+    """What a reader must know to read the figures right."""
+    notes = [
+        "The gradient shown is the derivative of the loss with respect to the pre-activations. The norm of a weight's "
+        "gradient alone can look healthy while signal and gradient both shrink, because the two factors multiply to a "
+        "constant (Glorot and Bengio 2010, eq. 14).",
+        "Stable, vanishing and exploding describe the network at initialization. They do not say whether it trains: "
+        "a stable net can fail for other reasons, and optimizers can repair a bad scale.",
+    ]
+    if (cells["flow"] == "exploding").any():
+        notes.append(
+            "Exploding is the opposite of vanishing. Plain nets with batch normalization do it at initialization: with ReLU "
+            "the mean squared gradient grows toward the input by a factor that tends to π / (π − 1) = 1.47 per layer "
+            "for large batches (Yang et al. 2019)."
+        )
+    if (cells["verdict"] != "").any() and len(info["learning_rates"]) > 1:
+        notes.append(
+            "Each cell is judged at its own learning rate, chosen on the validation split, never on the test split."
+        )
+    return notes
+
+
+def _listings(info: Info, runs: Frame, cells: Frame) -> dict[str, Listing]:
+    return {
+        "margins": margin_listing(info, tables.margins(info, cells)),
+        "agreement": agreement_listing(info, tables.agreement(cells)),
+        "cells": cell_listing(info, cells),
+        "runs": run_listing(info, runs),
+    }
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("cnnjax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def write(info: Info, runs: pd.DataFrame, curves: pd.DataFrame, layers: pd.DataFrame, folder: Path) -> Path:
+    """Write `index.html`, `figures/*.svg`, `figures/*.png` and `tables/*.csv` to a folder; give the path of the page.
+
+    The arguments are the tables of a study as `cnnjax.study` stores them; unfinished studies are welcome. The page needs
+    nothing but itself. Every file is written to a temporary name and renamed, the page last.
+    """
+    if runs.empty:
+        raise ValueError("the table of runs is empty: run the study before its report")
+    folder = Path(folder)
+    cells = tables.cells(info, runs)
+    shown = [_figure(plate, i, folder) for i, plate in enumerate(plates(info, runs, curves, layers), 1)]
+    numbers = {"cells": cells, "runs": runs, "values": tables.margins(info, cells)}
+    for name, table in numbers.items():
+        _put(folder / "tables" / f"{name}.csv", table.to_csv(index=False).encode())
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            info=info,
+            size=answer.size(info, runs),
+            sentences=answer.paragraph(info, runs),
+            warning=_warning(info, runs),
+            figures=shown,
+            sections=SECTIONS,
+            listings=_listings(info, runs, cells),
+            settings=_settings(info),
+            reading=_reading(info, cells),
+        )
+    )
+    path = folder / "index.html"
+    _put(path, page.encode())
+    return path

@@ -1,0 +1,21 @@
+"""Ablation studies as compiled programs: a grid of networks, trained together, recorded layer by layer."""
+
+from cnnjax.study.config import OPTIMIZERS, SCHEDULES, Study
+from cnnjax.study.devices import RunDevices, one_host_device_per_core, over_runs
+from cnnjax.study.execute import run
+from cnnjax.study.plan import Program, Run, plan
+from cnnjax.study.store import Store
+
+__all__ = [
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "Program",
+    "Run",
+    "RunDevices",
+    "Store",
+    "Study",
+    "one_host_device_per_core",
+    "over_runs",
+    "plan",
+    "run",
+]

@@ -1,0 +1,132 @@
+"""A study: which networks are compared, on which data, how they are trained, and what is recorded."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import optax
+
+from cnnjax.functional.names import lookup
+
+OPTIMIZERS: Mapping[str, Any] = MappingProxyType(
+    {
+        "sgd": lambda rate: optax.sgd(rate),
+        "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
+        "nesterov": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+        "adam": lambda rate: optax.adam(rate),
+        "adamw": lambda rate: optax.adamw(rate),
+        "rmsprop": lambda rate: optax.rmsprop(rate),
+    }
+)
+"""Optimizers by name, each a function of the learning rate (a number, a traced number or a schedule)."""
+
+SCHEDULES: Mapping[str, Any] = MappingProxyType(
+    {
+        "constant": lambda rate, steps: optax.constant_schedule(rate),
+        "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
+        "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    }
+)
+"""Learning rate schedules by name, each a function of the initial rate and the number of steps."""
+
+TRAINING_AXES = ("batch_size", "optimizer", "schedule", "learning_rate")
+"""Grid axes that are fields of the study; every other axis is "model" or an option of the model."""
+
+Axis = Sequence[Any] | Mapping[str, Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """An ablation study: every cell of a grid, trained from several seeds at several learning rates.
+
+    An axis of the grid is "model", an option of the model, or one of `TRAINING_AXES`, with its values; or it is a name of your
+    own, with named variants that set several of these at once:
+
+        grid={"activation": ["relu", "tanh"], "architecture": {"plain": {"skip": False}, "residual": {"skip": True}}}
+
+    Attributes:
+      name: of the study and its folder.
+      question: one sentence, shown above the answer.
+      grid: axes and their values; the cells are their product.
+      model: a name in `models.names()`.
+      options: of the model, the same in every cell that does not set them.
+      seeds: how many, or which; a seed decides the initial parameters and the order of the batches.
+      learning_rates: tried in every cell; the best on the validation split, by mean accuracy over the seeds, is the selected one.
+      optimizer: a name in `OPTIMIZERS`.
+      schedule: a name in `SCHEDULES`.
+      steps: of training; 0 records the networks at initialization only.
+      batch_size: examples a step.
+      record_every: steps of one compiled call, at whose first step the layers are recorded (and at the very last one).
+      data: a name that `data.load` knows.
+      subset: number of training examples to use; None for all.
+      description: what the page says below the question.
+      papers: sources, shown on the page.
+      quick: fields that `--quick` replaces.
+    """
+
+    name: str
+    question: str
+    grid: Mapping[str, Axis]
+    model: str = "plain"
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: int | Sequence[int] = 3
+    learning_rates: Sequence[float] = (0.1,)
+    optimizer: str = "momentum"
+    schedule: str = "constant"
+    steps: int = 200
+    batch_size: int = 64
+    record_every: int = 25
+    data: str = "digits"
+    subset: int | None = None
+    description: str = ""
+    papers: Sequence[str] = ()
+    quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.grid or any(len(values) == 0 for values in self.grid.values()):
+            raise ValueError(
+                f"the grid of study {self.name!r} is empty: give every axis a value; got {dict(self.grid)}"
+            )
+        if not self.seed_list or not self.learning_rates:
+            raise ValueError(
+                f"study {self.name!r} needs a seed and a learning rate; got {self.seeds!r}, {self.learning_rates!r}"
+            )
+        lookup(OPTIMIZERS, self.optimizer, "optimizer")
+        lookup(SCHEDULES, self.schedule, "schedule")
+        if self.steps < 0 or self.batch_size < 1 or self.record_every < 1:
+            raise ValueError(
+                "steps must be 0 or more, batch_size and record_every 1 or more; got "
+                f"{self.steps}, {self.batch_size} and {self.record_every}"
+            )
+        if self.steps % self.record_every:
+            below = self.steps // self.record_every * self.record_every
+            raise ValueError(
+                f"steps={self.steps} is not a multiple of record_every={self.record_every}: take {below} or "
+                f"{below + self.record_every} steps, or another record_every"
+            )
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds themselves: `seeds` if they were listed, else 0, 1, ..."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
+
+    def replace(self, **fields: Any) -> "Study":
+        """A copy with other values of some fields."""
+        return dataclasses.replace(self, **fields)
+
+    def as_config(self) -> dict[str, Any]:
+        """Everything that decides the numbers, as JSON values: two studies with equal ones give equal tables."""
+        words = ("question", "description", "papers", "quick", "seeds")
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in words}
+        return _plain({**fields, "seeds": self.seed_list})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Sequence):
+        return [_plain(item) for item in value]
+    return getattr(value, "__qualname__", None) or repr(value)

@@ -1,0 +1,127 @@
+"""From a study to compiled programs: cells that share all static structure run in one program, on its run axis."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnnjax import models
+from cnnjax.functional.names import lookup
+from cnnjax.study.config import OPTIMIZERS, SCHEDULES, TRAINING_AXES, Study
+
+NUMERIC_OPTIONS = ("gain", "bias_std")
+"""Options of a model that are numbers on the run axis. The initializer is not part of a program either: only of its start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One network to train: a cell of the grid at one learning rate from one seed.
+
+    Attributes:
+      run, cell: numbers in the study's order.
+      labels: the value (or the variant's name) of each axis of the grid.
+      seed, learning_rate: of this run.
+      initializer: the model's option, None for the model's own.
+      numbers: the values of `NUMERIC_OPTIONS` that the cell sets.
+    """
+
+    run: int
+    cell: int
+    labels: Mapping[str, Any]
+    seed: int
+    learning_rate: float
+    initializer: Any
+    numbers: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What is compiled once: a network and how it is trained, without the numbers that differ from run to run."""
+
+    number: int
+    model: str
+    options: Mapping[str, Any]
+    optimizer: str
+    schedule: str
+    batch_size: int
+    runs: Sequence[Run]
+
+    def make_model(self, initializer: Any = None, **numbers: Any) -> models.Model:
+        """The model, with an initializer and with numbers that may be traced."""
+        chosen = {} if initializer is None else {"initializer": initializer}
+        return models.create(self.model, **self.options, **chosen, **numbers)
+
+
+def plan(study: Study) -> list[Program]:
+    """The programs of a study, in the order of their first cells.
+
+    Every cell's model is made once, so that a wrong option is an error here and not after an hour.
+
+    Raises:
+      ValueError: an axis, an option or a value that does not exist (with the nearest one).
+    """
+    groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
+    numbers = itertools.count()
+    for cell, (labels, settings) in enumerate(_cells(study)):
+        static, initializer, numeric, rates = _split(study, settings)
+        for rate, seed in itertools.product(rates, study.seed_list):
+            run = Run(next(numbers), cell, labels, seed, float(rate), initializer, numeric)
+            groups.setdefault(repr(static), (static, []))[1].append(run)
+    programs = [
+        Program(number=i, runs=tuple(runs), **static) for i, (static, runs) in enumerate(groups.values())
+    ]
+    for program in programs:
+        for initializer in {repr(r.initializer): r.initializer for r in program.runs}.values():
+            program.make_model(initializer)
+    return programs
+
+
+def axis_labels(study: Study) -> dict[str, list[Any]]:
+    """The values of each axis as they stand in the tables: numbers and strings, "none" for None."""
+    return {axis: [_label(value) for value in values] for axis, values in study.grid.items()}
+
+
+def _cells(study: Study) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(labels, settings) of each cell; a setting of a variant wins over an option of the study."""
+    axes = []
+    for axis, values in study.grid.items():
+        if isinstance(values, Mapping):
+            axes.append([({axis: name}, dict(settings)) for name, settings in values.items()])
+        else:
+            axes.append([({axis: _label(value)}, {axis: value}) for value in values])
+    cells = []
+    for combination in itertools.product(*axes):
+        labels = {k: v for part, _ in combination for k, v in part.items()}
+        settings = {k: v for _, part in combination for k, v in part.items()}
+        cells.append((labels, settings))
+    return cells
+
+
+def _label(value: Any) -> Any:
+    if value is None:
+        return "none"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return getattr(value, "name", None) or getattr(value, "__name__", None) or str(value).lower()
+    return value
+
+
+def _split(
+    study: Study, settings: dict[str, Any]
+) -> tuple[dict[str, Any], Any, dict[str, float], Sequence[float]]:
+    """What is static, the initializer, the numbers and the learning rates of one cell."""
+    settings = dict(settings)
+    model = settings.pop("model", study.model)
+    training = {axis: settings.pop(axis) for axis in TRAINING_AXES if axis in settings}
+    rates = [training.pop("learning_rate")] if "learning_rate" in training else study.learning_rates
+    options = {**study.options, **settings}
+    known = models.options(model)
+    for option in options:
+        lookup(known, option, f"axis of the grid or option of {model}")
+    initializer = options.pop("initializer", None)
+    numeric = {name: float(options.pop(name)) for name in NUMERIC_OPTIONS if name in options}
+    static = {"model": model, "options": options}
+    for field, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        static[field] = training.get(field, getattr(study, field))
+        lookup(table, static[field], field)
+    static["batch_size"] = int(training.get("batch_size", study.batch_size))
+    return static, initializer, numeric, rates

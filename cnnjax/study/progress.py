@@ -1,0 +1,63 @@
+"""What a study shows while it runs: runs, steps, time left; plain lines where there is no terminal."""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from cnnjax.study.plan import Program, Run
+
+
+class Progress:
+    """A context manager around a study's run.
+
+    Args:
+      runs: how many there are.
+      steps: of each run.
+      quiet: show nothing.
+    """
+
+    def __init__(self, runs: int, steps: int, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps, {task.fields[done]}/{task.fields[runs]} runs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Bar(*columns, console=self._console, disable=quiet, speed_estimate_period=120)
+        self._task = self._bar.add_task("starting", total=runs * steps, done=0, runs=runs)
+        self._steps = steps
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def program(self, program: Program, runs: Sequence[Run]) -> None:
+        """Says which program starts."""
+        options = ", ".join(f"{name}={value}" for name, value in program.options.items())
+        self._bar.update(self._task, description=f"{program.model}({options})"[:60])
+        if not self._console.is_terminal:
+            task = self._bar.tasks[0]
+            done = f"{task.fields['done']}/{task.fields['runs']} runs done"
+            self._console.print(f"{done}; now {len(runs)} of {program.model}({options})", highlight=False)
+
+    def advance(self, steps: int) -> None:
+        """Counts steps, summed over the runs."""
+        self._bar.advance(self._task, steps)
+
+    def finished(self, runs: int) -> None:
+        """Counts runs that have ended, and their steps."""
+        done = self._bar.tasks[0].fields["done"] + runs
+        completed = max(self._bar.tasks[0].completed, done * self._steps)
+        self._bar.update(self._task, done=done, completed=completed)

@@ -1,0 +1,187 @@
+"""The pure functions that a program compiles: start a run, advance it by a segment, evaluate it."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnnjax import functional as F
+from cnnjax.data import Split, batch_indices, normalize
+from cnnjax.nn import RECORD, SLOTS
+from cnnjax.probes import Flow, Recorder
+from cnnjax.study.config import OPTIMIZERS, SCHEDULES
+from cnnjax.study.plan import Program
+
+EVALUATION_BATCH = 500
+
+
+class Data(NamedTuple):
+    """The device's copy of a data set: uint8 images, and the training split's moments."""
+
+    train: Split
+    validation: Split
+    test: Split
+    mean: jax.Array
+    std: jax.Array
+
+    def images(self, images: jax.Array) -> jax.Array:
+        """Normalized float32 images."""
+        return normalize(images, self.mean, self.std)
+
+
+class Numbers(NamedTuple):
+    """What differs between the runs of a program; on the run axis each is an array `(runs,)`."""
+
+    seed: jax.Array
+    learning_rate: jax.Array
+    gain: jax.Array
+    bias_std: jax.Array
+
+
+class State(NamedTuple):
+    """Everything that one run needs to go on."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    optimizer: Any
+
+
+class Segment(NamedTuple):
+    """What one compiled call returns for one run.
+
+    `first` and `last` are the flows of the first and the last step; `broken_step` is the number of steps of the segment before
+    the first at which something was not finite (`steps` if none was), `broken_layer` the first such layer in that step.
+    """
+
+    loss: jax.Array
+    accuracy: jax.Array
+    first: Flow
+    last: Flow
+    broken_step: jax.Array
+    broken_layer: jax.Array
+
+
+def initial_state(
+    program: Program, total: int, initializer: Any, numbers: Numbers, images: jax.Array
+) -> State:
+    """A run before its first of `total` steps. `images`: a normalized batch, of which only the shape matters."""
+    model = program.make_model(initializer, gain=numbers.gain, bias_std=numbers.bias_std)
+    variables = model.init(jax.random.key(numbers.seed), images)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    memory = _optimizer(program, total, numbers).init(params)
+    return State(jnp.zeros((), jnp.int32), params, batch_stats, memory)
+
+
+def advance(
+    program: Program, recorder: Recorder, total: int, steps: int, state: State, numbers: Numbers, data: Data
+) -> tuple[State, Segment]:
+    """`steps` steps of one run, each recorded in its own pass; `total` is the length of the schedule."""
+    model = program.make_model()
+    optimizer = _optimizer(program, total, numbers)
+    # Another stream than the parameters', which are drawn from key(seed).
+    key = jax.random.fold_in(jax.random.key(numbers.seed), 1)
+    size = data.train.labels.shape[0]
+    rows = batch_indices(key, state.step, steps=steps, size=size, batch_size=program.batch_size)
+
+    def step(state: State, row: jax.Array) -> tuple[State, tuple]:
+        images, labels = data.images(data.train.images[row]), data.train.labels[row]
+        dropout = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
+        passed = _differentiate(model, recorder, state, images, labels, dropout)
+        updates, memory = optimizer.update(passed.gradients, state.optimizer, state.params)
+        flow = recorder.flow(passed.record, passed.slots, state.params, passed.gradients, updates)
+        params = optax.apply_updates(state.params, updates)
+        state = State(state.step + 1, params, passed.batch_stats, memory)
+        broken, layer = _first_broken(flow)
+        return state, (passed.loss, passed.accuracy, flow, jnp.isfinite(passed.loss) & ~broken, layer)
+
+    state, (loss, accuracy, flows, healthy, layer) = jax.lax.scan(step, state, rows)
+    at = jnp.argmin(healthy)
+    segment = Segment(
+        loss=jnp.mean(loss),
+        accuracy=jnp.mean(accuracy),
+        first=jax.tree.map(lambda a: a[0], flows),
+        last=jax.tree.map(lambda a: a[-1], flows),
+        broken_step=jnp.where(jnp.all(healthy), steps, at),
+        broken_layer=layer[at],
+    )
+    return state, segment
+
+
+def look(program: Program, recorder: Recorder, state: State, numbers: Numbers, data: Data) -> Flow:
+    """The flow of a run on its first batch, without a step."""
+    key = jax.random.fold_in(jax.random.key(numbers.seed), 1)
+    size = data.train.labels.shape[0]
+    row = batch_indices(key, state.step, steps=1, size=size, batch_size=program.batch_size)[0]
+    images, labels = data.images(data.train.images[row]), data.train.labels[row]
+    passed = _differentiate(program.make_model(), recorder, state, images, labels, jax.random.fold_in(key, 1))
+    return recorder.flow(passed.record, passed.slots, state.params, passed.gradients)
+
+
+def evaluate(program: Program, state: State, data: Data, split: Split) -> tuple[jax.Array, jax.Array]:
+    """Mean loss and accuracy on a split, with running statistics, in batches. Labels below 0 are padding."""
+    model = program.make_model()
+    count = split.labels.shape[0]
+    batches = -(-count // EVALUATION_BATCH)
+    size = -(-count // batches)
+
+    def padded(array: jax.Array, value: int) -> jax.Array:
+        extra = [(0, batches * size - count)] + [(0, 0)] * (array.ndim - 1)
+        return jnp.pad(array, extra, constant_values=value).reshape(batches, size, *array.shape[1:])
+
+    def batch(operands: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        images, labels = operands
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits = model.apply(variables, data.images(images), train=False)
+        real = (labels >= 0).astype(jnp.float32)
+        safe = jnp.maximum(labels, 0)
+        return jnp.sum(F.cross_entropy(logits, safe) * real), jnp.sum(F.accuracy(logits, safe) * real)
+
+    loss, correct = jax.lax.map(batch, (padded(split.images, 0), padded(split.labels, -1)))
+    total = jnp.sum((split.labels >= 0).astype(jnp.float32))
+    return jnp.sum(loss) / total, jnp.sum(correct) / total
+
+
+def _optimizer(program: Program, total: int, numbers: Numbers) -> optax.GradientTransformation:
+    return OPTIMIZERS[program.optimizer](SCHEDULES[program.schedule](numbers.learning_rate, max(total, 1)))
+
+
+class _Pass(NamedTuple):
+    loss: jax.Array
+    accuracy: jax.Array
+    batch_stats: Any
+    record: Any
+    gradients: Any
+    slots: Any
+
+
+def _differentiate(
+    model: nn.Module, recorder: Recorder, state: State, images: jax.Array, labels: jax.Array, key: jax.Array
+) -> _Pass:
+    def objective(params, slots):
+        variables = {"params": params, "batch_stats": state.batch_stats, SLOTS: slots}
+        mutable = [RECORD, "batch_stats"]
+        logits, new = model.apply(variables, images, train=True, mutable=mutable, rngs={"dropout": key})
+        accuracy = jnp.mean(F.accuracy(logits, labels).astype(jnp.float32))
+        return jnp.mean(F.cross_entropy(logits, labels)), (accuracy, new)
+
+    differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+    (loss, (accuracy, new)), (gradients, slots) = differentiate(state.params, recorder.new_slots())
+    return _Pass(loss, accuracy, new.get("batch_stats", {}), new[RECORD], gradients, slots)
+
+
+def _first_broken(flow: Flow) -> tuple[jax.Array, jax.Array]:
+    """(whether anything is infinite or NaN, the layer where it began).
+
+    It began at the first such activation; where all activations are finite, at the first such gradient on the way back. An
+    exact zero, -inf in the logarithm, is finite.
+    """
+    forward, backward = (
+        jnp.isnan(flow.columns[name]) | (flow.columns[name] == jnp.inf)
+        for name in ("log10_second_moment", "gradient_log10_second_moment")
+    )
+    last = forward.shape[0] - 1
+    layer = jnp.where(jnp.any(forward), jnp.argmax(forward), last - jnp.argmax(backward[::-1]))
+    return jnp.any(forward | backward), layer

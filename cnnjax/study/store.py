@@ -1,0 +1,211 @@
+"""A study's folder: its configuration, its tables, and what is needed to go on after a kill.
+
+    study.json                 configuration, versions, device, precision, commit
+    runs.parquet               a row for each run
+    curves.parquet             a row for each run and segment: loss and accuracy
+    layers.parquet             a row for each run, recorded step and layer
+    parts/<chunk>/             the same tables for the runs of one compiled chunk, and its state while it is computed
+
+Every file is written under a temporary name and renamed, so a reader never sees half of one. Within a part the state is
+written last: after a kill the part's tables may be ahead of it, and are cut back to its step.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+TABLES = ("runs", "curves", "layers")
+FORMAT = 1
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that is renamed to it when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as JSON, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Writes a frame as Parquet, atomically."""
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads a Parquet file.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        remedy = "delete it and run the study again: only what it held is computed anew"
+        raise ValueError(f"{path} is not a whole Parquet file ({error}); {remedy}") from error
+
+
+class Part:
+    """The folder of one chunk of runs: its tables so far, and the state to go on from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of the chunk's runs are in its table of runs, which is written last of all."""
+        return (self.folder / "runs.parquet").exists()
+
+    def save(self, step: int, state: Any, tables: dict[str, pd.DataFrame]) -> None:
+        """Stores the tables up to a step, then the state at that step."""
+        for name, table in tables.items():
+            write_table(self.folder / f"{name}.parquet", table)
+        leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+        with replacing(self.folder / "state.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, step=np.int64(step), **leaves)
+
+    def restore(self, like: Any) -> tuple[int, Any, dict[str, pd.DataFrame]] | None:
+        """(step, state, tables up to it) of what was saved last, or None when there is nothing to go on from.
+
+        A damaged file counts as nothing: the chunk starts anew, which costs time and no result.
+
+        Args:
+          like: a state of the same structure and shapes.
+        """
+        try:
+            with np.load(self.folder / "state.npz", allow_pickle=False) as saved:
+                step = int(saved["step"])
+                leaves = [saved[str(i)] for i in range(len(saved.files) - 1)]
+            tables = {name: read_table(self.folder / f"{name}.parquet") for name in ("curves", "layers")}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
+        if shapes != [(leaf.shape, leaf.dtype) for leaf in leaves]:
+            return None
+        return step, jax.tree.unflatten(jax.tree.structure(like), leaves), tables
+
+    def finish(self, tables: dict[str, pd.DataFrame]) -> None:
+        """Stores the final tables, the runs last, and drops the state."""
+        for name in ("curves", "layers", "runs"):
+            if name in tables:
+                write_table(self.folder / f"{name}.parquet", tables[name])
+        (self.folder / "state.npz").unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Deletes the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Store:
+    """A study's folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of study.json.
+
+        Raises:
+          ValueError: there is no study in the folder, or its study.json is damaged.
+        """
+        path = self.folder / "study.json"
+        if not path.exists():
+            raise ValueError(
+                f"{self.folder} holds no study (no study.json): name the folder that `cnnjax run` printed"
+            )
+        try:
+            return json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged ({error}); delete it and run the study again") from error
+
+    def table(self, name: str) -> pd.DataFrame:
+        """One of the tables "runs", "curves" and "layers".
+
+        Raises:
+          ValueError: it is not there yet, or damaged.
+        """
+        path = self.folder / f"{name}.parquet"
+        if not path.exists():
+            raise ValueError(f"{path} does not exist yet: run the study first")
+        return read_table(path)
+
+    def open(self, info: dict[str, Any]) -> None:
+        """Prepares the folder for a study: fresh, or one of the very same configuration that is to go on.
+
+        Raises:
+          ValueError: the folder holds a study of another configuration, or a damaged file. Nothing is changed then.
+        """
+        if (self.folder / "study.json").exists():
+            self._check_same(self.info, info)
+        for path in sorted((self.folder / "parts").glob("*/*.parquet")):
+            try:
+                pyarrow.parquet.read_metadata(path)
+            except (pyarrow.ArrowException, OSError):
+                read_table(path)
+        write_json(self.folder / "study.json", info)
+
+    def close(self, info: dict[str, Any]) -> None:
+        """Notes that the study has finished."""
+        write_json(self.folder / "study.json", info)
+
+    def _check_same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        remedy = "choose another folder with --out, or delete this one"
+        if old.get("format") != new["format"]:
+            raise ValueError(
+                f"{self.folder} has format {old.get('format')}, this version writes {new['format']}; {remedy}"
+            )
+        before, after = old["config"], new["config"]
+        keys = sorted(k for k in before | after if before.get(k) != after.get(k))
+        if keys:
+            changes = "; ".join(f"{k}: {before.get(k)!r} there, {after.get(k)!r} now" for k in keys)
+            raise ValueError(f"{self.folder} holds a study of another configuration ({changes}); {remedy}")
+
+    def part(self, name: str) -> Part:
+        """The part of one chunk."""
+        return Part(self.folder / "parts" / name)
+
+    def merge(self, missing: pd.DataFrame, finish: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+        """Writes the study's tables from those of its parts.
+
+        Args:
+          missing: a row for each run that no part has finished.
+          finish: applied to the table of all runs.
+        """
+        found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+        for folder in sorted((self.folder / "parts").iterdir()) if (self.folder / "parts").exists() else ():
+            for name in TABLES:
+                if (folder / f"{name}.parquet").exists():
+                    found[name].append(read_table(folder / f"{name}.parquet"))
+        done = pd.concat(found["runs"]) if found["runs"] else missing.iloc[:0]
+        open_runs = missing[~missing["run"].isin(done["run"])]
+        tables = {"runs": finish(pd.concat([done, open_runs]) if len(open_runs) else done)}
+        for name in ("curves", "layers"):
+            if found[name]:
+                tables[name] = pd.concat(found[name])
+        for name, table in tables.items():
+            keys = [key for key in ("run", "step", "layer") if key in table]
+            write_table(self.folder / f"{name}.parquet", table.sort_values(keys, ignore_index=True))

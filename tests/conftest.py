@@ -1,0 +1,28 @@
+"""Strict mode for every test: no silent promotion of ranks or types, several devices, real data where it exists."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def tfds_dir() -> Path:
+    """The folder of prepared TFDS data sets, or a skip that says how to get one."""
+    folder = os.environ.get("TFDS_DATA_DIR")
+    if folder is None:
+        pytest.skip("TFDS_DATA_DIR is not set: `cnnjax data prepare mnist` makes such a folder")
+    return Path(folder)
