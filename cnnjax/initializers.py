@@ -24,7 +24,7 @@ from cnnjax.functional.names import lookup
 Initializer = Callable[..., jax.Array]
 Gain = float | jax.Array
 
-# Standard deviation of the standard normal distribution cut off at +-2: 1 - 4 phi(2) / (2 Phi(2) - 1), root.
+# sqrt(1 - 4 phi(2) / (2 Phi(2) - 1)): the deviation of a standard normal variable within +-2.
 _TRUNCATED_DEVIATION = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
 
 

@@ -159,7 +159,8 @@ def conv_transpose(
     reach = [(k - 1) * d for k, d in zip(window, dilation, strict=True)]
     full = [(n - 1) * s + r + 1 for n, s, r in zip(spatial, stride, reach, strict=True)]
     # SAME when the stride is larger than the window: the transpose writes zeros that VALID does not reach.
-    missing = [max(m - f, 0) if padding == "SAME" else 0 for m, f in zip(upsampled, full, strict=True)]
+    crops_to_same = isinstance(padding, str) and padding.upper() == "SAME"
+    missing = [max(m - f, 0) if crops_to_same else 0 for m, f in zip(upsampled, full, strict=True)]
     if any(sum(crop) >= f + m for crop, f, m in zip(crops, full, missing, strict=True)):
         raise ValueError(
             f"padding {padding!r} crops all of the transposed output of size {tuple(full)}; use less"

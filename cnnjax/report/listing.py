@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,11 @@ class Head:
     key: str
     title: str
     numeric: bool
+
+    @property
+    def classes(self) -> str:
+        """How the style sheet sets it: `n` for numbers, `long` for a title that needs room."""
+        return ("n" if self.numeric else "") + (" long" if len(self.title) > 16 else "")
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,8 @@ TITLES = {
 
 
 RUN_KEYS = tuple(
-    "seed learning_rate selected status diverged_step diverged_layer parameters train_loss train_accuracy validation_loss "
-    "validation_accuracy test_loss test_accuracy gradient_ratio_log10 gradient_slope flow".split()
+    "seed learning_rate selected status test_accuracy flow gradient_ratio_log10 gradient_slope train_accuracy "
+    "validation_accuracy train_loss validation_loss test_loss parameters diverged_step diverged_layer".split()
 )
 CELL_KEYS = tuple(
     "test_accuracy verdict learning_rate seeds diverged train_accuracy validation_accuracy".split()
@@ -93,7 +99,9 @@ def _entry(key: str, value: Any) -> tuple[str, str]:
     if tables.missing(value):
         return "–", ""
     text = FORMATS.get(key, tables.label)(value)
-    return text, "-1e308" if value == -math.inf else str(value)
+    if not isinstance(value, Real):
+        return text, str(value)
+    return text, f"{max(float(value), -1e308):.17g}"
 
 
 def _heads(info: Info, table: Frame, keys: list[str]) -> list[Head]:

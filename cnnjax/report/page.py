@@ -103,7 +103,7 @@ def _warning(info: Info, runs: Frame) -> str:
         return ""
     return (
         f"This study is not finished: {len(runs) - open_runs} of {len(runs)} runs are done. "
-        f"Everything below speaks of these runs only and can change."
+        f"Everything below speaks of what is there so far, and can change."
     )
 
 

@@ -18,9 +18,11 @@ __all__ = [
     "chance",
     "chosen",
     "decades",
+    "keys",
     "label",
     "labeled",
     "margins",
+    "missing",
 ]
 
 # A cell counts as trainable when its mean test accuracy reaches chance plus this many hundredths.

@@ -169,6 +169,11 @@ def test_lp_pool_gradient_of_zeros_is_zero(p):
     assert gradient[0, 3, 0] == pytest.approx(1)
 
 
+def test_lp_pool_is_the_euclidean_norm_unless_told_otherwise():
+    x = jnp.array([3.0, -4.0, 0.0, 2.0]).reshape(1, 4, 1)
+    np.testing.assert_allclose(lp_pool(x, 2)[0, :, 0], [5, 2], rtol=1e-6)
+
+
 def test_lp_pool_lies_between_the_sum_and_the_maximum(rng):
     x = jnp.asarray(rng.normal(size=(2, 6, 6, 3)), jnp.float32)
     np.testing.assert_allclose(lp_pool(x, 2, p=1), 4 * avg_pool(jnp.abs(x), 2), rtol=1e-6)
