@@ -53,8 +53,8 @@ def slope_fractions(
       max_slope: the largest |derivative| anywhere.
 
     Returns:
-      (dead, saturated): the fractions where the derivative is exactly 0, and where it is below a tenth of `max_slope`. What is
-      dead is saturated, too.
+      (dead, saturated): the fractions where the derivative is exactly 0, and where it is below a tenth of
+      `max_slope`. What is dead is saturated, too.
     """
     slope = jnp.abs(derivative(z).astype(jnp.float32))
     return _fraction(slope == 0), _fraction(slope < 0.1 * max_slope)
@@ -63,7 +63,8 @@ def slope_fractions(
 def pair_correlation(x: jax.Array) -> jax.Array:
     """The mean cosine of the angle between neighboring examples of a batch (each with the next, the last with the first).
 
-    This is the correlation c of mean-field theory (Poole et al. 2016), uncentered. NaN where an example is all zeros or alone.
+    This is the correlation c of mean-field theory (Poole et al. 2016), uncentered. NaN where an example is all zeros
+    or alone.
 
     Args:
       x: `(batch, ...)`.

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import functional as F
-from cnnjax.data import Split
+from cnnjax.data import Split, batch_indices
 from cnnjax.probes import Recorder
-from cnnjax.study import step, tables
+from cnnjax.study import tables
 from cnnjax.study.config import Study
-from cnnjax.study.devices import RunDevices
+from cnnjax.study.devices import RunDevices, over_runs
 from cnnjax.study.plan import Program, Run
 from cnnjax.study.progress import Progress
-from cnnjax.study.step import Data, Numbers
+from cnnjax.study.step import Data, Numbers, State, advance, evaluate, initial_state, look
 from cnnjax.study.store import Part
 
 
@@ -31,12 +31,27 @@ class Chunk:
         self.devices, self.data = devices, data
         # The runs with the padding that fills every device: repetitions of the last one.
         self.padded = [*runs, *[runs[-1]] * (self.devices.padded(len(runs)) - len(runs))]
-        self.numbers = self.devices.split(_numbers(self.padded))
+        self.numbers = self.devices.split(numbers_of(self.padded))
         shape = (program.batch_size, *self.data.train.images.shape[1:])
-        images = jax.ShapeDtypeStruct(shape, jnp.float32)
+        self.images = jax.ShapeDtypeStruct(shape, jnp.float32)
         model = program.make_model()
-        self.shapes = jax.eval_shape(functools.partial(model.init, jax.random.key(0)), images)
-        self.recorder = Recorder.of(model, self.shapes, images)
+        self.shapes = jax.eval_shape(functools.partial(model.init, jax.random.key(0)), self.images)
+        self.recorder = Recorder.of(model, self.shapes, self.images)
+
+    def prepare(self) -> "Chunk":
+        """Compiles, and makes the first states or reads the saved ones; may be called in a thread, ahead of `run`."""
+        state = jax.eval_shape(self._initial_states)
+        self._done, self._curves, self._layers = 0, [], []
+        saved = self.part.restore(state)
+        if saved is None:
+            state = self._initial_states()
+        else:
+            self._done, state, rows = saved
+            self._curves = [rows["curves"][rows["curves"]["step"] <= self._done]]
+            self._layers = [rows["layers"][rows["layers"]["step"] < self._done]]
+        self._state = self.devices.split(state)
+        self._compile()
+        return self
 
     def run(self, progress: Progress) -> None:
         """From the first step, or from what was saved, to the end."""
@@ -44,67 +59,69 @@ class Chunk:
         if self.study.steps == 0:
             self._look()
             return
-        state = jax.eval_shape(self._initial_states)
-        saved = self.part.restore(state)
-        done, state, rows = saved or (0, self._initial_states(), {})
-        state = self.devices.split(state)
-        curves = [rows["curves"][rows["curves"]["step"] <= done]] if rows else []
-        layers = [rows["layers"][rows["layers"]["step"] < done]] if rows else []
-        progress.advance(len(self.runs) * done)
-        advance, evaluate = self._compiled(state)
-        while done < self.study.steps:
-            state, segment = advance((state, self.numbers), self.data)
-            validation = evaluate(state, (self.data, self.data.validation))
-            segment, validation = jax.device_get((segment, validation))
-            layers += self._layer_rows(segment, done)
-            done += self.study.record_every
-            curves.append(self._curve_rows(segment, validation, done))
-            self.part.save(done, state, {"curves": pd.concat(curves), "layers": pd.concat(layers)})
+        progress.advance(len(self.runs) * self._done)
+        while self._done < self.study.steps:
+            self._segment()
             progress.advance(len(self.runs) * self.study.record_every)
-        test = jax.device_get(evaluate(state, (self.data, self.data.test)))
-        self._finish(pd.concat(curves), pd.concat(layers), test)
+        test = jax.device_get(self._evaluate(self._state, (self.data, self.data.test)))
+        self._finish(pd.concat(self._curves), pd.concat(self._layers), test)
 
-    def _initial_states(self) -> Any:
+    def _segment(self) -> None:
+        """One compiled call, its evaluation, and their storing."""
+        rows = self._draw(self.study.record_every)
+        self._state, segment = self._advance((self._state, self.numbers, rows), self.data)
+        validation = self._evaluate(self._state, (self.data, self.data.validation))
+        segment, validation = jax.device_get((segment, validation))
+        self._layers += self._layer_rows(segment, self._done)
+        self._done += self.study.record_every
+        self._curves.append(self._curve_rows(segment, validation, self._done))
+        so_far = {"curves": pd.concat(self._curves), "layers": pd.concat(self._layers)}
+        self.part.save(self._done, self._state, so_far)
+
+    def _look(self) -> None:
+        """The networks at initialization only."""
+        many = (self._state, self.numbers, self._draw(1))
+        layers = tables.layer_rows(jax.device_get(self._advance(many, self.data)), self.runs, 0)
+        columns = tables.flow_columns(layers)
+        rows = tables.run_rows(self.runs, "finished", parameters=self._parameters(), **columns)
+        self.part.finish({"layers": layers, "runs": rows})
+
+    def _draw(self, steps: int) -> jax.Array:
+        """The rows of the next batches, `(runs, steps, batch_size)`."""
+        seeds = np.asarray([run.seed for run in self.padded], np.uint32)
+        sizes = dict(steps=steps, size=len(self.data.train), batch_size=self.program.batch_size)
+        return self.devices.split(_draw_batches(seeds, self._done, **sizes))
+
+    def _initial_states(self) -> State:
         """States of all runs; each initializer is a small program of its own."""
-        shape = (self.program.batch_size, *self.data.train.images.shape[1:])
         groups: dict[str, list[int]] = {}
         for i, run in enumerate(self.padded):
             groups.setdefault(repr(run.initializer), []).append(i)
         parts = []
         for members in groups.values():
-            initializer = self.padded[members[0]].initializer
-            start = functools.partial(_start, self.program, self.study.steps, initializer, shape)
-            numbers = _numbers([self.padded[i] for i in members])
-            parts.append(jax.jit(lambda n, start=start: jax.lax.map(start, n))(numbers))
+            runs = [self.padded[i] for i in members]
+            start = functools.partial(initial_state, self.program, self.study.steps, runs[0].initializer)
+            images = jnp.zeros(self.images.shape, jnp.float32)
+            starts = jax.jit(over_runs(start, run_axis="map"))
+            parts.append(starts(numbers_of(runs), images))
         order = np.argsort(np.concatenate(list(groups.values())))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
 
-    def _compiled(self, state: Any) -> tuple[Any, Any]:
-        def advance(one: tuple, shared: Data) -> Any:
-            run_state, numbers = one
-            lengths = (self.study.steps, self.study.record_every)
-            return step.advance(self.program, self.recorder, *lengths, run_state, numbers, shared)
+    def _compile(self) -> None:
+        def train(one: tuple, shared: Data) -> Any:
+            return advance(self.program, self.recorder, self.study.steps, *one, shared)
 
-        def evaluate(state: Any, shared: tuple[Data, Split]) -> Any:
-            return step.evaluate(self.program, state, *shared)
+        def look_only(one: tuple, shared: Data) -> Any:
+            return look(self.program, self.recorder, *one, shared)
 
-        return (
-            self.devices.compile(advance, (state, self.numbers), self.data),
-            self.devices.compile(evaluate, state, (self.data, self.data.validation)),
-        )
+        def score(one: State, shared: tuple[Data, Split]) -> Any:
+            return evaluate(self.program, one, *shared)
 
-    def _look(self) -> None:
-        """The networks at initialization only."""
-
-        def look(one: tuple, shared: Data) -> Any:
-            return step.look(self.program, self.recorder, *one, shared)
-
-        many = (self.devices.split(self._initial_states()), self.numbers)
-        flows = jax.device_get(self.devices.compile(look, many, self.data)(many, self.data))
-        layers = tables.layer_rows(flows, self.runs, 0)
-        columns = tables.flow_columns(layers)
-        rows = tables.run_rows(self.runs, "finished", parameters=self._parameters(), **columns)
-        self.part.finish({"layers": layers, "runs": rows})
+        trains = self.study.steps > 0
+        many = (self._state, self.numbers, self._draw(self.study.record_every if trains else 1))
+        self._advance = self.devices.compile(train if trains else look_only, many, self.data)
+        if trains:
+            self._evaluate = self.devices.compile(score, self._state, (self.data, self.data.validation))
 
     def _layer_rows(self, segment: Any, done: int) -> list[pd.DataFrame]:
         rows = [tables.layer_rows(segment.first, self.runs, done)]
@@ -151,17 +168,28 @@ class Chunk:
         return F.parameter_count(self.shapes["params"])
 
 
-def _start(program: Program, total: int, initializer: Any, shape: tuple[int, ...], numbers: Numbers) -> Any:
-    return step.initial_state(program, total, initializer, numbers, jnp.zeros(shape, jnp.float32))
+@functools.partial(jax.jit, static_argnames=("steps", "size", "batch_size"))
+def _draw_batches(seeds: np.ndarray, first_step: int, *, steps: int, size: int, batch_size: int) -> jax.Array:
+    """`data.batch_indices` of every run, from another random stream than its parameters'; one program for a whole study."""
+
+    def rows(seed: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(seed), 1)
+        return batch_indices(key, first_step, steps=steps, size=size, batch_size=batch_size)
+
+    return jax.lax.map(rows, seeds)
 
 
-def _numbers(runs: Sequence[Run]) -> Numbers:
-    def floats(values: Any) -> np.ndarray:
-        return np.asarray(list(values), np.float32)
+def numbers_of(runs: Sequence[Run]) -> Numbers:
+    """The numbers of some runs of one program, arrays `(runs,)`; None for those that no run sets."""
+
+    def option(name: str, default: float) -> np.ndarray | None:
+        if not any(name in run.numbers for run in runs):
+            return None
+        return np.asarray([run.numbers.get(name, default) for run in runs], np.float32)
 
     return Numbers(
         seed=np.asarray([run.seed for run in runs], np.uint32),
-        learning_rate=floats(run.learning_rate for run in runs),
-        gain=floats(run.numbers.get("gain", 1.0) for run in runs),
-        bias_std=floats(run.numbers.get("bias_std", 0.0) for run in runs),
+        learning_rate=np.asarray([run.learning_rate for run in runs], np.float32),
+        gain=option("gain", 1.0),
+        bias_std=option("bias_std", 0.0),
     )

@@ -40,8 +40,8 @@ Axis = Sequence[Any] | Mapping[str, Mapping[str, Any]]
 class Study:
     """An ablation study: every cell of a grid, trained from several seeds at several learning rates.
 
-    An axis of the grid is "model", an option of the model, or one of `TRAINING_AXES`, with its values; or it is a name of your
-    own, with named variants that set several of these at once:
+    An axis of the grid is "model", an option of the model, or one of `TRAINING_AXES`, with its values; or it is a
+    name of your own, with named variants that set several of these at once:
 
         grid={"activation": ["relu", "tanh"], "architecture": {"plain": {"skip": False}, "residual": {"skip": True}}}
 
@@ -52,7 +52,8 @@ class Study:
       model: a name in `models.names()`.
       options: of the model, the same in every cell that does not set them.
       seeds: how many, or which; a seed decides the initial parameters and the order of the batches.
-      learning_rates: tried in every cell; the best on the validation split, by mean accuracy over the seeds, is the selected one.
+      learning_rates: tried in every cell; the best on the validation split, by mean accuracy over the seeds, is the
+        selected one.
       optimizer: a name in `OPTIMIZERS`.
       schedule: a name in `SCHEDULES`.
       steps: of training; 0 records the networks at initialization only.

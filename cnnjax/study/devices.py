@@ -14,8 +14,8 @@ RunAxis = Literal["auto", "map", "vmap"]
 def one_host_device_per_core() -> None:
     """On a machine without accelerator, makes every core a device of its own; call it before JAX starts.
 
-    Two devices with half of the runs each are faster than one device with two threads, because most operations of a small
-    network are too small to share. Does nothing when the number of devices was set before.
+    Two devices with half of the runs each are faster than one device with two threads, because most operations of a
+    small network are too small to share. Does nothing when the number of devices was set before.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -27,8 +27,9 @@ def over_runs(function: Callable[..., Any], *, run_axis: RunAxis = "auto") -> Ca
 
     Args:
       function: of two pytrees: what differs between the runs, and what they share.
-      run_axis: how the runs of one device are computed: "map" (one after the other: on CPU, where vmapped kernels would become
-        grouped convolutions, which are slow), "vmap" (all at once: on GPU and TPU), "auto" chooses by the platform.
+      run_axis: how the runs of one device are computed: "map" (one after the other: on CPU, where vmapped kernels
+        would become grouped convolutions, which are slow), "vmap" (all at once: on GPU and TPU), "auto" chooses by the
+        platform.
     """
     if run_axis == "auto":
         run_axis = "map" if jax.default_backend() == "cpu" else "vmap"
@@ -73,4 +74,4 @@ class RunDevices:
         mapped = over_runs(function, run_axis=self.run_axis)
         # Nothing crosses the mesh, so there is no replication for shard_map to check.
         spread = jax.shard_map(mapped, mesh=self.mesh, in_specs=(runs, same), out_specs=runs, check_vma=False)
-        return jax.jit(spread, donate_argnums=(0,) if donate else ()).lower(many, shared).compile()
+        return jax.jit(spread).lower(many, shared).compile()

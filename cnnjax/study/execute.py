@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cnnjax.study.devices import RunAxis, RunDevices
 from cnnjax.study.plan import Program, Run, axis_labels, plan
 from cnnjax.study.progress import Progress
 from cnnjax.study.step import Data
-from cnnjax.study.store import FORMAT, Store
+from cnnjax.study.store import FORMAT, Part, Store
 
 
 def run(
@@ -34,9 +35,9 @@ def run(
 ) -> Store:
     """Runs a study, or what is left of it, and returns its folder's `Store`.
 
-    Killed at any moment and called again it goes on where it stopped, and ends with the same tables, bit for bit on the same
-    devices. A run that diverges is recorded as such; runs that do not fit into memory together are split, and a run that does
-    not fit alone is recorded, too.
+    Killed at any moment and called again it goes on where it stopped, and ends with the same tables, bit for bit on
+    the same devices. A run that diverges is recorded as such; runs that do not fit into memory together are split, and
+    a run that does not fit alone is recorded, too.
 
     Args:
       study: what to run.
@@ -52,59 +53,104 @@ def run(
     devices = RunDevices(run_axis=run_axis) if devices is None else devices
     programs = plan(study)
     dataset = data.load(study.data, subset=study.subset)
+    programs = [_with_classes(program, dataset) for program in programs]
     _check(study, programs, dataset)
     store = Store(folder)
-    info = _info(study, dataset, devices, command)
-    store.open(info)
-    runs = sorted((r for program in programs for r in program.runs), key=lambda r: r.run)
-    started = time.monotonic()
-    engine = _Engine(study, store, devices, devices.everywhere(_device_data(dataset)), runs)
-    with Progress(len(runs), max(study.steps, 1), quiet=quiet) as progress:
-        for program in programs:
-            engine.execute(program, program.runs, progress)
-    finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    seconds = round(time.monotonic() - started, 1)
-    info |= {
-        "finished": finished,
-        "seconds": seconds,
-        "peak_memory_gib": round(environment.peak_memory_gib(), 2),
-    }
-    store.close(info)
+    info = store.open(_info(study, dataset, devices, command))
+    if info["finished"]:
+        return store
+    engine = _Engine(study, store, info, devices, devices.everywhere(_device_data(dataset)), programs)
+    with Progress(len(engine.runs), max(study.steps, 1), quiet=quiet) as progress:
+        engine.execute_all(progress)
     return store
 
 
-@dataclasses.dataclass(frozen=True)
 class _Engine:
-    study: Study
-    store: Store
-    devices: RunDevices
-    data: Data
-    runs: Sequence[Run]
+    """Executes the programs of a study, the next ones being compiled meanwhile, and keeps the study's tables."""
 
-    def execute(self, program: Program, runs: Sequence[Run], progress: Progress) -> None:
+    def __init__(
+        self,
+        study: Study,
+        store: Store,
+        info: dict[str, Any],
+        devices: RunDevices,
+        device_data: Data,
+        programs: Sequence[Program],
+    ) -> None:
+        self.study, self.store, self.info = study, store, info
+        self.devices, self.data, self.programs = devices, device_data, programs
+        self.runs = sorted((run for program in programs for run in program.runs), key=lambda run: run.run)
+        self._since = time.monotonic()
+        # On CPU compiling ahead fills idle cores; on an accelerator it would take memory from what runs.
+        self._ahead = devices.count if jax.default_backend() == "cpu" else 0
+
+    def execute_all(self, progress: Progress) -> None:
+        """All programs that are not finished, in order."""
+        futures: dict[int, Future[Chunk]] = {}
+        with ThreadPoolExecutor(max_workers=max(self._ahead, 1)) as pool:
+            try:
+                for i, program in enumerate(self.programs):
+                    for j, later in enumerate(self.programs[i : i + self._ahead + 1], start=i):
+                        if j not in futures and not self._part(later, later.runs).finished:
+                            futures[j] = pool.submit(self._prepare, later, later.runs)
+                    self._execute(program, program.runs, progress, futures.get(i))
+                    futures.pop(i, None)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._save(finished=finished)
+
+    def _execute(
+        self,
+        program: Program,
+        runs: Sequence[Run],
+        progress: Progress,
+        prepared: "Future[Chunk] | None" = None,
+    ) -> None:
         """Advances some runs of a program to the end, in halves if they do not fit into memory together."""
-        part = self.store.part(
-            f"program{program.number:03d}-runs{runs[0].run:05d}-{runs[-1].run:05d}-{len(runs)}"
-        )
+        part = self._part(program, runs)
         if not part.finished:
             try:
-                Chunk(self.study, program, runs, part, self.devices, self.data).run(progress)
+                chunk = prepared.result() if prepared else self._prepare(program, runs)
+                chunk.run(progress)
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
                 part.discard()
                 if len(runs) > 1:
                     half = len(runs) // 2
-                    self.execute(program, runs[:half], progress)
-                    self.execute(program, runs[half:], progress)
+                    self._execute(program, runs[:half], progress)
+                    self._execute(program, runs[half:], progress)
                     return
                 part.finish({"runs": tables.run_rows(runs, "out of memory")})
-            self.merge()
+            self._save()
         progress.finished(len(runs))
 
-    def merge(self) -> None:
-        """Writes the study's tables from the parts that are there."""
+    def _part(self, program: Program, runs: Sequence[Run]) -> Part:
+        return self.store.part(f"program{program.number:03d}-run{runs[0].run:05d}-{len(runs)}")
+
+    def _prepare(self, program: Program, runs: Sequence[Run]) -> Chunk:
+        part = self._part(program, runs)
+        return Chunk(self.study, program, runs, part, self.devices, self.data).prepare()
+
+    def _save(self, finished: str | None = None) -> None:
+        """Writes the study's tables from the parts that are there, and the time that it took so far."""
         self.store.merge(tables.run_rows(self.runs, "unfinished"), tables.select_learning_rates)
+        now = time.monotonic()
+        self.info["seconds"] = round((self.info["seconds"] or 0.0) + now - self._since, 1)
+        self._since = now
+        self.info |= {"finished": finished, "peak_memory_gib": round(environment.peak_memory_gib(), 2)}
+        self.store.write_info(self.info)
+
+
+def _with_classes(program: Program, dataset: Dataset) -> Program:
+    """The program with the data's number of classes, unless its options say more."""
+    options = {"num_classes": dataset.num_classes, **program.options}
+    if options["num_classes"] < dataset.num_classes:
+        raise ValueError(
+            f"num_classes={options['num_classes']} is less than the {dataset.num_classes} classes of {dataset.name}"
+        )
+    return dataclasses.replace(program, options=options)
 
 
 def _check(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
@@ -117,7 +163,7 @@ def _check(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
             )
         images = jax.ShapeDtypeStruct((program.batch_size, *dataset.image_shape), jnp.float32)
         for initializer in {repr(run.initializer): run.initializer for run in program.runs}.values():
-            model = program.make_model(initializer, num_classes=dataset.num_classes)
+            model = program.make_model(initializer)
             try:
                 jax.eval_shape(model.init, jax.random.key(0), images)
             except (ValueError, TypeError) as error:

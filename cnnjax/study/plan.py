@@ -10,7 +10,7 @@ from cnnjax.functional.names import lookup
 from cnnjax.study.config import OPTIMIZERS, SCHEDULES, TRAINING_AXES, Study
 
 NUMERIC_OPTIONS = ("gain", "bias_std")
-"""Options of a model that are numbers on the run axis. The initializer is not part of a program either: only of its start."""
+"""Options of a model that are numbers on the run axis. (The initializer, too, only decides how a run starts.)"""
 
 
 @dataclasses.dataclass(frozen=True)

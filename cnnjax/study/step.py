@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax import functional as F
-from cnnjax.data import Split, batch_indices, normalize
+from cnnjax.data import Split, normalize
 from cnnjax.nn import RECORD, SLOTS
 from cnnjax.probes import Flow, Recorder
 from cnnjax.study.config import OPTIMIZERS, SCHEDULES
@@ -36,8 +36,8 @@ class Numbers(NamedTuple):
 
     seed: jax.Array
     learning_rate: jax.Array
-    gain: jax.Array
-    bias_std: jax.Array
+    gain: jax.Array | None
+    bias_std: jax.Array | None
 
 
 class State(NamedTuple):
@@ -52,8 +52,8 @@ class State(NamedTuple):
 class Segment(NamedTuple):
     """What one compiled call returns for one run.
 
-    `first` and `last` are the flows of the first and the last step; `broken_step` is the number of steps of the segment before
-    the first at which something was not finite (`steps` if none was), `broken_layer` the first such layer in that step.
+    `first` and `last` are the flows of the first and the last step; `broken_step` is the number of steps of the segment
+    before the first at which something was not finite (all of them if none was), `broken_layer` the layer where it began.
     """
 
     loss: jax.Array
@@ -68,7 +68,8 @@ def initial_state(
     program: Program, total: int, initializer: Any, numbers: Numbers, images: jax.Array
 ) -> State:
     """A run before its first of `total` steps. `images`: a normalized batch, of which only the shape matters."""
-    model = program.make_model(initializer, gain=numbers.gain, bias_std=numbers.bias_std)
+    options = {"gain": numbers.gain, "bias_std": numbers.bias_std}
+    model = program.make_model(initializer, **{k: v for k, v in options.items() if v is not None})
     variables = model.init(jax.random.key(numbers.seed), images)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     memory = _optimizer(program, total, numbers).init(params)
@@ -76,20 +77,32 @@ def initial_state(
 
 
 def advance(
-    program: Program, recorder: Recorder, total: int, steps: int, state: State, numbers: Numbers, data: Data
+    program: Program,
+    recorder: Recorder,
+    total: int,
+    state: State,
+    numbers: Numbers,
+    rows: jax.Array,
+    data: Data,
 ) -> tuple[State, Segment]:
-    """`steps` steps of one run, each recorded in its own pass; `total` is the length of the schedule."""
+    """Some steps of one run, each recorded in its own pass.
+
+    Args:
+      program: what is trained.
+      recorder: of its model.
+      total: steps of the whole schedule.
+      state: to go on from.
+      numbers: of this run.
+      rows: `(steps, batch_size)`, indices of training examples.
+      data: on the device.
+    """
     model = program.make_model()
     optimizer = _optimizer(program, total, numbers)
-    # Another stream than the parameters', which are drawn from key(seed).
-    key = jax.random.fold_in(jax.random.key(numbers.seed), 1)
-    size = data.train.labels.shape[0]
-    rows = batch_indices(key, state.step, steps=steps, size=size, batch_size=program.batch_size)
+    steps = rows.shape[0]
 
     def step(state: State, row: jax.Array) -> tuple[State, tuple]:
         images, labels = data.images(data.train.images[row]), data.train.labels[row]
-        dropout = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
-        passed = _differentiate(model, recorder, state, images, labels, dropout)
+        passed = _differentiate(model, recorder, state, numbers, images, labels)
         updates, memory = optimizer.update(passed.gradients, state.optimizer, state.params)
         flow = recorder.flow(passed.record, passed.slots, state.params, passed.gradients, updates)
         params = optax.apply_updates(state.params, updates)
@@ -110,13 +123,12 @@ def advance(
     return state, segment
 
 
-def look(program: Program, recorder: Recorder, state: State, numbers: Numbers, data: Data) -> Flow:
-    """The flow of a run on its first batch, without a step."""
-    key = jax.random.fold_in(jax.random.key(numbers.seed), 1)
-    size = data.train.labels.shape[0]
-    row = batch_indices(key, state.step, steps=1, size=size, batch_size=program.batch_size)[0]
-    images, labels = data.images(data.train.images[row]), data.train.labels[row]
-    passed = _differentiate(program.make_model(), recorder, state, images, labels, jax.random.fold_in(key, 1))
+def look(
+    program: Program, recorder: Recorder, state: State, numbers: Numbers, rows: jax.Array, data: Data
+) -> Flow:
+    """The flow of a run on the first of the batches `rows`, without a step."""
+    images, labels = data.images(data.train.images[rows[0]]), data.train.labels[rows[0]]
+    passed = _differentiate(program.make_model(), recorder, state, numbers, images, labels)
     return recorder.flow(passed.record, passed.slots, state.params, passed.gradients)
 
 
@@ -158,8 +170,11 @@ class _Pass(NamedTuple):
 
 
 def _differentiate(
-    model: nn.Module, recorder: Recorder, state: State, images: jax.Array, labels: jax.Array, key: jax.Array
+    model: nn.Module, recorder: Recorder, state: State, numbers: Numbers, images: jax.Array, labels: jax.Array
 ) -> _Pass:
+    # Streams 0 and 1 are the parameters' and the batches'.
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(numbers.seed), 2), state.step)
+
     def objective(params, slots):
         variables = {"params": params, "batch_stats": state.batch_stats, SLOTS: slots}
         mutable = [RECORD, "batch_stats"]

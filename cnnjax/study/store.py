@@ -153,23 +153,35 @@ class Store:
             raise ValueError(f"{path} does not exist yet: run the study first")
         return read_table(path)
 
-    def open(self, info: dict[str, Any]) -> None:
+    def open(self, info: dict[str, Any]) -> dict[str, Any]:
         """Prepares the folder for a study: fresh, or one of the very same configuration that is to go on.
+
+        Args:
+          info: what study.json would say of a fresh one.
+
+        Returns:
+          What study.json says: `info`, or where the study was there, that with the time it took so far; a finished one
+          as it is.
 
         Raises:
           ValueError: the folder holds a study of another configuration, or a damaged file. Nothing is changed then.
         """
         if (self.folder / "study.json").exists():
-            self._check_same(self.info, info)
+            old = self.info
+            self._check_same(old, info)
+            if old["finished"]:
+                return old
+            info = info | {"started": old["started"], "seconds": old["seconds"]}
         for path in sorted((self.folder / "parts").glob("*/*.parquet")):
             try:
                 pyarrow.parquet.read_metadata(path)
             except (pyarrow.ArrowException, OSError):
                 read_table(path)
-        write_json(self.folder / "study.json", info)
+        self.write_info(info)
+        return info
 
-    def close(self, info: dict[str, Any]) -> None:
-        """Notes that the study has finished."""
+    def write_info(self, info: dict[str, Any]) -> None:
+        """Writes study.json."""
         write_json(self.folder / "study.json", info)
 
     def _check_same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
