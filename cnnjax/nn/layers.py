@@ -6,6 +6,7 @@ with its number of groups.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,9 +21,11 @@ KernelInit = Callable[..., initializers.Initializer]
 Sizes = int | Sequence[int]
 
 
-def _cast(dtype: jnp.dtype | None, *arrays: jax.Array | None) -> list[jax.Array | None]:
-    dtype = arrays[0].dtype if dtype is None else dtype
-    return [None if array is None else array.astype(dtype) for array in arrays]
+def _cast(
+    dtype: jnp.dtype | None, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    dtype = x.dtype if dtype is None else dtype
+    return x.astype(dtype), kernel.astype(dtype), None if bias is None else bias.astype(dtype)
 
 
 class Dense(nn.Module):
@@ -150,7 +153,9 @@ class SeparableConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x`: `(batch, *spatial, in_channels)` -> `(batch, *output spatial, features)`."""
-        shared = dict(kernel_init=self.kernel_init, dtype=self.dtype, precision=self.precision)
+        shared: dict[str, Any] = dict(
+            kernel_init=self.kernel_init, dtype=self.dtype, precision=self.precision
+        )
         depthwise = DepthwiseConv(
             self.multiplier, self.window, self.stride, self.padding, self.dilation, use_bias=False, **shared
         )

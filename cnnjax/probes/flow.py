@@ -113,7 +113,9 @@ class Recorder:
             )
 
         def make_slots(variables, images):
-            options = dict(train=train, mutable=[SLOTS, RECORD, "batch_stats"], rngs=_stream(train))
+            options: dict[str, Any] = dict(
+                train=train, mutable=[SLOTS, RECORD, "batch_stats"], rngs=_stream(train)
+            )
             return model.apply(variables, images, **options)[1][SLOTS]
 
         slots = jax.eval_shape(make_slots, variables, images)

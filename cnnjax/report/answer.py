@@ -2,8 +2,8 @@
 
 import math
 
+from cnnjax.frame import Column, Frame, Info
 from cnnjax.report import tables
-from cnnjax.report.frame import Column, Frame, Info
 from cnnjax.report.tables import Axis
 
 __all__ = ["paragraph", "size"]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from cnnjax.frame import Frame, Info
 from cnnjax.report import tables
-from cnnjax.report.frame import Frame, Info
 from cnnjax.report.heatmap import roomy, split
 from cnnjax.report.layers import relative
 from cnnjax.report.layout import Layout

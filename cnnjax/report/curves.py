@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from cnnjax.frame import Frame, Info
 from cnnjax.report import panels, tables
-from cnnjax.report.frame import Frame, Info
 from cnnjax.report.layout import Layout, choose
 from cnnjax.report.scale import View
 

@@ -3,8 +3,8 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cnnjax.frame import Info
 from cnnjax.report.curves import CURVES, by_step, draw_by_step
-from cnnjax.report.frame import Info
 from cnnjax.report.heatmap import accuracy_map, gradient_map
 from cnnjax.report.layers import QUANTITIES, by_layer, draw_by_layer
 from cnnjax.report.layout import Layout, choose

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from cnnjax.frame import Column, Frame, Info
 from cnnjax.report import style, tables
-from cnnjax.report.frame import Column, Frame, Info
 from cnnjax.report.tables import Axis
 
 __all__ = ["accuracy_map", "gradient_map", "roomy", "split"]

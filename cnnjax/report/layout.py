@@ -6,8 +6,8 @@ from itertools import product
 
 import numpy as np
 
+from cnnjax.frame import Column, Frame, Info
 from cnnjax.report import tables
-from cnnjax.report.frame import Column, Frame, Info
 from cnnjax.report.tables import Axis
 
 __all__ = ["Layout", "Panel", "choose", "slices"]

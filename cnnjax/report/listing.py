@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from cnnjax.frame import Column, Frame, Info
 from cnnjax.report import tables
-from cnnjax.report.frame import Column, Frame, Info
 
 __all__ = ["Listing", "agreement_listing", "cell_listing", "margin_listing", "run_listing"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from cnnjax.frame import Frame, Info
 from cnnjax.report import answer, style, tables
-from cnnjax.report.frame import Frame, Info
 from cnnjax.report.listing import Listing, agreement_listing, cell_listing, margin_listing, run_listing
 from cnnjax.report.plates import Plate, plates
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from cnnjax.frame import Frame
 from cnnjax.report import style
-from cnnjax.report.frame import Frame
 from cnnjax.report.layout import Layout, Panel
 from cnnjax.report.scale import Range, View, limits_of, set_ticks
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from cnnjax.frame import Frame, Info
 from cnnjax.report import captions, heatmap, scatter, tables
 from cnnjax.report.curves import CURVES, by_step, draw_by_step
-from cnnjax.report.frame import Frame, Info
 from cnnjax.report.layers import QUANTITIES, by_layer, draw_by_layer
 from cnnjax.report.layout import Layout, choose, slices
 

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from cnnjax.frame import Frame
 from cnnjax.report import style
-from cnnjax.report.frame import Frame
 
 __all__ = ["RELATIVE", "Range", "View", "limits_of", "set_ticks"]
 

@@ -5,8 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from cnnjax.frame import Column, Frame, Info
 from cnnjax.report import panels, style, tables
-from cnnjax.report.frame import Column, Frame, Info
 from cnnjax.report.layout import Layout
 
 __all__ = ["draw_ratio_against_accuracy", "ratio_and_accuracy"]

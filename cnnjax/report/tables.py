@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from cnnjax.report.frame import Column, Frame, Info
+from cnnjax.frame import Column, Frame, Info
 
 __all__ = [
     "MARGIN",

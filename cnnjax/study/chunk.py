@@ -11,6 +11,7 @@ import pandas as pd
 
 from cnnjax import functional as F
 from cnnjax.data import Split, batch_indices
+from cnnjax.frame import Frame
 from cnnjax.probes import Recorder
 from cnnjax.study import tables
 from cnnjax.study.config import Study
@@ -108,11 +109,13 @@ class Chunk:
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
 
     def _compile(self) -> None:
-        def train(one: tuple, shared: Data) -> Any:
-            return advance(self.program, self.recorder, self.study.steps, *one, shared)
+        def train(one: Any, shared: Data) -> Any:
+            state, numbers, rows = one
+            return advance(self.program, self.recorder, self.study.steps, state, numbers, rows, shared)
 
-        def look_only(one: tuple, shared: Data) -> Any:
-            return look(self.program, self.recorder, *one, shared)
+        def look_only(one: Any, shared: Data) -> Any:
+            state, numbers, rows = one
+            return look(self.program, self.recorder, state, numbers, rows, shared)
 
         def score(one: State, shared: tuple[Data, Split]) -> Any:
             return evaluate(self.program, one, *shared)
@@ -123,14 +126,14 @@ class Chunk:
         if trains:
             self._evaluate = self.devices.compile(score, self._state, (self.data, self.data.validation))
 
-    def _layer_rows(self, segment: Any, done: int) -> list[pd.DataFrame]:
+    def _layer_rows(self, segment: Any, done: int) -> list[Frame]:
         rows = [tables.layer_rows(segment.first, self.runs, done)]
         last = self.study.steps - 1
         if done + self.study.record_every > last > done:
             rows.append(tables.layer_rows(segment.last, self.runs, last))
         return rows
 
-    def _curve_rows(self, segment: Any, validation: Any, done: int) -> pd.DataFrame:
+    def _curve_rows(self, segment: Any, validation: Any, done: int) -> Frame:
         broken = np.where(
             segment.broken_step < self.study.record_every,
             done - self.study.record_every + segment.broken_step,
@@ -147,7 +150,7 @@ class Chunk:
             broken_layer=segment.broken_layer,
         )
 
-    def _finish(self, curves: pd.DataFrame, layers: pd.DataFrame, test: Any) -> None:
+    def _finish(self, curves: Frame, layers: Frame, test: Any) -> None:
         count = len(self.runs)
         last = curves[curves["step"] == self.study.steps]
         columns = {

@@ -1,7 +1,7 @@
 """Laying the run axis over devices: a map or a vmap on each, and the devices side by side."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -44,7 +44,7 @@ class RunDevices:
     Runs never talk to each other, so the number of runs that are computed together grows with the number of devices.
     """
 
-    def __init__(self, devices: list[jax.Device] | None = None, *, run_axis: RunAxis = "auto") -> None:
+    def __init__(self, devices: Sequence[Any] | None = None, *, run_axis: RunAxis = "auto") -> None:
         devices = jax.devices() if devices is None else devices
         self.mesh = Mesh(np.asarray(devices), ("runs",), axis_types=(AxisType.Auto,))
         self.run_axis: RunAxis = run_axis

@@ -5,6 +5,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def device(devices: list[jax.Device]) -> dict[str, Any]:
-    """Platform, kind and number of the devices in use, and the processor's architecture."""
+def device(devices: Sequence[Any]) -> dict[str, Any]:
+    """Platform, kind and number of the JAX devices in use, and the processor's architecture."""
     first = devices[0]
     return {
         "platform": first.platform,
@@ -32,7 +33,7 @@ def device(devices: list[jax.Device]) -> dict[str, Any]:
 
 def precision() -> str:
     """The precision of products: what JAX is set to, or the platform's default."""
-    chosen = jax.config.jax_default_matmul_precision
+    chosen = jax.config.values["jax_default_matmul_precision"]
     return chosen or ("float32" if jax.default_backend() == "cpu" else "platform default (below float32)")
 
 

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from cnnjax import functional as F
 from cnnjax.data import Split, normalize
@@ -23,21 +24,21 @@ class Data(NamedTuple):
     train: Split
     validation: Split
     test: Split
-    mean: jax.Array
-    std: jax.Array
+    mean: ArrayLike
+    std: ArrayLike
 
     def images(self, images: jax.Array) -> jax.Array:
         """Normalized float32 images."""
-        return normalize(images, self.mean, self.std)
+        return normalize(images, jnp.asarray(self.mean), jnp.asarray(self.std))
 
 
 class Numbers(NamedTuple):
     """What differs between the runs of a program; on the run axis each is an array `(runs,)`."""
 
-    seed: jax.Array
-    learning_rate: jax.Array
-    gain: jax.Array | None
-    bias_std: jax.Array | None
+    seed: ArrayLike
+    learning_rate: ArrayLike
+    gain: ArrayLike | None
+    bias_std: ArrayLike | None
 
 
 class State(NamedTuple):
@@ -139,14 +140,14 @@ def evaluate(program: Program, state: State, data: Data, split: Split) -> tuple[
     batches = -(-count // EVALUATION_BATCH)
     size = -(-count // batches)
 
-    def padded(array: jax.Array, value: int) -> jax.Array:
+    def padded(array: Any, value: int) -> jax.Array:
         extra = [(0, batches * size - count)] + [(0, 0)] * (array.ndim - 1)
         return jnp.pad(array, extra, constant_values=value).reshape(batches, size, *array.shape[1:])
 
     def batch(operands: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         images, labels = operands
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits = model.apply(variables, data.images(images), train=False)
+        logits: Any = model.apply(variables, data.images(images), train=False)
         real = (labels >= 0).astype(jnp.float32)
         safe = jnp.maximum(labels, 0)
         return jnp.sum(F.cross_entropy(logits, safe) * real), jnp.sum(F.accuracy(logits, safe) * real)

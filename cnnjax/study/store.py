@@ -25,6 +25,8 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
+from cnnjax.frame import Frame
+
 TABLES = ("runs", "curves", "layers")
 FORMAT = 1
 
@@ -49,13 +51,13 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
+def write_table(path: Path, table: Frame) -> None:
     """Writes a frame as Parquet, atomically."""
     with replacing(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> Frame:
     """Reads a Parquet file.
 
     Raises:
@@ -79,15 +81,15 @@ class Part:
         """Whether all of the chunk's runs are in its table of runs, which is written last of all."""
         return (self.folder / "runs.parquet").exists()
 
-    def save(self, step: int, state: Any, tables: dict[str, pd.DataFrame]) -> None:
+    def save(self, step: int, state: Any, tables: dict[str, Frame]) -> None:
         """Stores the tables up to a step, then the state at that step."""
         for name, table in tables.items():
             write_table(self.folder / f"{name}.parquet", table)
-        leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+        leaves: dict[str, Any] = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
         with replacing(self.folder / "state.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, step=np.int64(step), **leaves)
 
-    def restore(self, like: Any) -> tuple[int, Any, dict[str, pd.DataFrame]] | None:
+    def restore(self, like: Any) -> tuple[int, Any, dict[str, Frame]] | None:
         """(step, state, tables up to it) of what was saved last, or None when there is nothing to go on from.
 
         A damaged file counts as nothing: the chunk starts anew, which costs time and no result.
@@ -107,7 +109,7 @@ class Part:
             return None
         return step, jax.tree.unflatten(jax.tree.structure(like), leaves), tables
 
-    def finish(self, tables: dict[str, pd.DataFrame]) -> None:
+    def finish(self, tables: dict[str, Frame]) -> None:
         """Stores the final tables, the runs last, and drops the state."""
         for name in ("curves", "layers", "runs"):
             if name in tables:
@@ -142,7 +144,7 @@ class Store:
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is damaged ({error}); delete it and run the study again") from error
 
-    def table(self, name: str) -> pd.DataFrame:
+    def table(self, name: str) -> Frame:
         """One of the tables "runs", "curves" and "layers".
 
         Raises:
@@ -200,14 +202,14 @@ class Store:
         """The part of one chunk."""
         return Part(self.folder / "parts" / name)
 
-    def merge(self, missing: pd.DataFrame, finish: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    def merge(self, missing: Frame, finish: Callable[[Frame], pd.DataFrame]) -> None:
         """Writes the study's tables from those of its parts.
 
         Args:
           missing: a row for each run that no part has finished.
           finish: applied to the table of all runs.
         """
-        found: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+        found: dict[str, list[Frame]] = {name: [] for name in TABLES}
         for folder in sorted((self.folder / "parts").iterdir()) if (self.folder / "parts").exists() else ():
             for name in TABLES:
                 if (folder / f"{name}.parquet").exists():

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax import probes
+from cnnjax.frame import Frame
 from cnnjax.probes import Flow
 from cnnjax.study.plan import Run
 
@@ -21,7 +22,7 @@ ACCURACIES = (
 )
 
 
-def layer_rows(flows: Flow, runs: Sequence[Run], step: int) -> pd.DataFrame:
+def layer_rows(flows: Flow, runs: Sequence[Run], step: int) -> Frame:
     """A row for each run and layer. `flows`: columns `(runs or more, layers)`."""
     count, layers = len(runs), len(flows.layers)
     frame = pd.DataFrame(
@@ -38,7 +39,7 @@ def layer_rows(flows: Flow, runs: Sequence[Run], step: int) -> pd.DataFrame:
     return frame
 
 
-def curve_rows(runs: Sequence[Run], step: int, **columns: Any) -> pd.DataFrame:
+def curve_rows(runs: Sequence[Run], step: int, **columns: Any) -> Frame:
     """A row for each run at one step. `columns`: arrays `(runs or more,)`."""
     values = {name: np.asarray(array, np.float64)[: len(runs)] for name, array in columns.items()}
     return pd.DataFrame({"run": [run.run for run in runs], "step": step, **values})
@@ -55,7 +56,7 @@ def identity_columns(run: Run) -> dict[str, Any]:
     }
 
 
-def run_rows(runs: Sequence[Run], status: str, **columns: Any) -> pd.DataFrame:
+def run_rows(runs: Sequence[Run], status: str, **columns: Any) -> Frame:
     """A row for each run, with missing values for all columns that are not given."""
     missing = dict.fromkeys((*ACCURACIES, "gradient_ratio_log10", "gradient_slope"), np.nan)
     defaults = {"status": status, "diverged_step": None, "diverged_layer": None, "parameters": None}
@@ -67,7 +68,7 @@ def run_rows(runs: Sequence[Run], status: str, **columns: Any) -> pd.DataFrame:
     return frame.astype({**types, **dict.fromkeys(missing, "float64")})
 
 
-def flow_columns(layers: pd.DataFrame) -> dict[str, list[Any]]:
+def flow_columns(layers: Frame) -> dict[str, list[Any]]:
     """The derived numbers of each run, in the order of the runs. `layers`: the rows of one step."""
     columns = collections.defaultdict(list)
     for _, rows in layers.groupby("run", sort=True):
@@ -79,7 +80,7 @@ def flow_columns(layers: pd.DataFrame) -> dict[str, list[Any]]:
     return dict(columns)
 
 
-def mark_diverged(runs: pd.DataFrame, curves: pd.DataFrame, layers: Sequence[str]) -> pd.DataFrame:
+def mark_diverged(runs: Frame, curves: Frame, layers: Sequence[str]) -> Frame:
     """Sets status, step and layer of the runs in which something was not finite.
 
     Args:
@@ -100,7 +101,7 @@ def mark_diverged(runs: pd.DataFrame, curves: pd.DataFrame, layers: Sequence[str
     return runs.reset_index(drop=True)
 
 
-def select_learning_rates(runs: pd.DataFrame) -> pd.DataFrame:
+def select_learning_rates(runs: Frame) -> Frame:
     """Adds the column `selected`: whether a run has its cell's best learning rate.
 
     The best one has the highest validation accuracy, averaged over the seeds, a run without one counting as 0; among

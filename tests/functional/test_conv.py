@@ -46,7 +46,7 @@ CASES = {
     ),
     "2d_groups": ((4, 4), (3, 3), 6, 4, {"groups": 2}, ((1, 1), (1, 1))),
     "2d_depthwise": ((5, 4), (3, 2), 3, 3, {"groups": 3, "stride": (2, 1)}, ((1, 1), (0, 1))),
-    "2d_multiplier": ((4, 4), (3, 3), 2, 6, {"groups": 2, "dilation": 2}, ((2, 2), (2, 2))),
+    "2d_multiplier": ((4, 4), (2, 2), 2, 6, {"groups": 2, "dilation": 2}, ((1, 1), (1, 1))),
     "3d": ((3, 4, 3), (2, 3, 1), 2, 2, {"stride": (1, 2, 1)}, ((0, 1), (0, 1), (0, 0))),
     "3d_depthwise": ((3, 3, 3), (2, 2, 3), 2, 4, {"groups": 2}, ((0, 1), (0, 1), (1, 1))),
 }
@@ -285,9 +285,7 @@ def test_precision_reaches_every_part():
         return jnp.sum(jnp.square(F.conv(x, kernel, groups=2, precision="highest")))
 
     text = jax.jit(jax.grad(energy, (0, 1))).lower(x, kernel).as_text()
-    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
-    assert lines
-    assert all("precision HIGHEST, precision HIGHEST" in line for line in lines)
+    assert text.count("precision HIGHEST>, #stablehlo<precision HIGHEST>") == 3
 
 
 X, KERNEL = jnp.zeros((1, 4, 4, 4)), jnp.zeros((3, 3, 4, 2))

@@ -1,4 +1,4 @@
-"""The types of tables in this package.
+"""The types of tables inside this package.
 
 pandas annotates every column access as a union of all that it could return, which makes a type checker complain where
 nothing is wrong. Inside the package tables are therefore unchecked; the public functions say `pandas.DataFrame`.
