@@ -1,10 +1,12 @@
-"""How a convolution is computed: the vendor's kernels on GPU and TPU, and on CPU three lowerings that stay fast.
+"""How a convolution is computed: the vendor's kernels on GPU and TPU, and on CPU four lowerings that stay fast.
 
 Two properties of XLA on CPU shape this file. It brings convolutions into the layout of its fast kernel only in the
 entry computation, never in the body of a `scan`, `map` or `while` (jax issue 12868), and the two gradients that JAX
-derives are not in that layout. And its grouped and depthwise convolutions are slow everywhere. So on CPU
+derives are not in that layout. And its grouped, depthwise and three-dimensional convolutions are slow everywhere. So on
+CPU
 
 - a dense convolution has a tangent rule whose two linear parts TRANSPOSE into the fast layout (`_dense`);
+- a three-dimensional one becomes a two-dimensional one over its planes (`_volume`);
 - a grouped one is a map over dense convolutions of groups merged into blocks of useful width (`_grouped`);
 - a depthwise one is a sum of shifted products (`_depthwise`).
 
@@ -23,9 +25,11 @@ from jax import lax
 
 AXES = "HWD"
 # Kernel gradients run over blocks of examples that touch about this many bytes, so that a block stays in the cache.
-BLOCK_BYTES = 2 * 2**20
+BLOCK_BYTES = 2**20
 # Groups are merged into blocks of at least this many channels: narrower products leave the CPU's vector units idle.
 BLOCK_CHANNELS = 16
+# What these functions keep for the backward pass is their input itself, and not its shifted or transposed copies.
+_recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class Geometry:
 def contract(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """The cross-correlation of `x` `(batch, *spatial, in)` and `kernel` `(*spatial, in // groups, out)` on any platform."""
     if geometry.groups == 1:
-        on_cpu = _dense
+        on_cpu = _ungrouped
     elif kernel.shape[-2] == 1 and geometry.upsampling is None:
         on_cpu = _depthwise
     else:
@@ -71,6 +75,31 @@ def _vendor(geometry: Geometry, x: jax.Array, kernel: jax.Array, layout: tuple[s
     )
 
 
+def _ungrouped(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return (_volume if x.ndim == 5 else _dense)(geometry, x, kernel)
+
+
+@functools.partial(_recomputed, static_argnums=(0,))
+def _volume(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A convolution of every plane, whose channels are the taps of the kernel's first axis: XLA has no fast kernel for 3-D."""
+    (low, high), spread = geometry.padding[0], (geometry.upsampling or (1,))[0]
+    stride, dilation, taps = geometry.stride[0], geometry.dilation[0], kernel.shape[0]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (low, high, spread - 1), *[(0, 0, 0)] * 3])
+    last = x.shape[1] - (taps - 1) * dilation
+    shifted = [x[:, tap * dilation : tap * dilation + last : stride] for tap in range(taps)]
+    planes = jnp.concatenate(shifted, axis=-1)
+    wide = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
+    flat = dataclasses.replace(
+        geometry,
+        stride=geometry.stride[1:],
+        padding=geometry.padding[1:],
+        dilation=geometry.dilation[1:],
+        upsampling=geometry.upsampling and geometry.upsampling[1:],
+    )
+    y = _dense(flat, planes.reshape(-1, *planes.shape[2:]), wide)
+    return y.reshape(*planes.shape[:2], *y.shape[1:])
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _dense(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _vendor(geometry, x, kernel)
@@ -86,19 +115,16 @@ def _dense_jvp(geometry, primals, tangents):
     return _dense(geometry, x, kernel), y_dot + _linear_in_kernel(geometry, x, kernel_dot)
 
 
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(0,))
 def _linear_in_kernel(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution as a map over blocks of examples; its transpose in `kernel` is a scan that adds up the blocks.
-
-    Under `checkpoint`, so that what is kept for the backward pass is `x` itself and not also its transposed copy.
-    """
+    """The convolution as a map over blocks of examples; its transpose in `kernel` is a scan that adds up the blocks."""
     rank = x.ndim - 2
     spatial = AXES[:rank]
     # Transposes into (N..C, ..IO, N..C) with the result transposed: JAX exchanges N and C of the input and of the output.
     layout = (f"C{spatial}N", f"I{spatial}O", f"{spatial}NC")
     kernel = jnp.moveaxis(kernel, -2, 0)
 
-    def block(x):
+    @_recomputed
+    def block(x: jax.Array) -> jax.Array:
         y = _vendor(geometry, jnp.swapaxes(x, 0, -1), kernel, layout)
         return jnp.moveaxis(y, rank, 0)
 
@@ -110,12 +136,16 @@ def _linear_in_kernel(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> ja
 
 
 def _block_size(x: jax.Array, features: int, geometry: Geometry) -> int:
-    """The largest divisor of the batch whose input and output fit into `BLOCK_BYTES`."""
+    """The largest divisor of the batch whose input and output fit into `BLOCK_BYTES`.
+
+    The whole batch where no divisor comes near, and for sequences, where small blocks cost more than the cache gains.
+    """
     batch = x.shape[0]
     outputs = math.prod(x.shape[1:-1]) // math.prod(geometry.stride) * features
     touched = (math.prod(x.shape[1:]) + outputs) * x.dtype.itemsize
     fitting = max(BLOCK_BYTES // max(touched, 1), 1)
-    return max(size for size in range(1, batch + 1) if batch % size == 0 and size <= fitting)
+    size = max(size for size in range(1, batch + 1) if batch % size == 0 and size <= fitting)
+    return batch if x.ndim == 3 or 4 * size < fitting else size
 
 
 def _grouped(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -132,7 +162,7 @@ def _grouped(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     wide = wide.reshape(*split.shape[:-3], merged * fan, merged * width)
     inputs = jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, -1), -2, 0)
     dense = dataclasses.replace(geometry, groups=1)
-    y = lax.map(lambda operands: _dense(dense, *operands), (inputs, wide))
+    y = lax.map(lambda operands: _ungrouped(dense, *operands), (inputs, wide))
     return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], features)
 
 
@@ -148,13 +178,14 @@ def _depthwise_jvp(geometry, primals, tangents):
     return _depthwise(geometry, x, kernel), y_dot
 
 
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(0,))
 def _shifted_products_by_example(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`_shifted_products` as a map over examples, whose transpose in `kernel` is a scan that adds up their sums.
+    """`_shifted_products` as a map over examples, whose transpose in `kernel` is a scan that adds up their sums."""
 
-    Under `checkpoint`, so that what is kept for the backward pass is `x` itself and not its shifted copies.
-    """
-    return lax.map(lambda image: _shifted_products(geometry, image[None], kernel)[0], x)
+    @_recomputed
+    def example(image: jax.Array) -> jax.Array:
+        return _shifted_products(geometry, image[None], kernel)[0]
+
+    return lax.map(example, x)
 
 
 def _shifted_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -166,13 +197,15 @@ def _shifted_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> ja
         (n - (k - 1) * d - 1) // s + 1
         for n, k, d, s in zip(x.shape[1:-1], window, geometry.dilation, geometry.stride, strict=True)
     ]
+    # Spreading a weight over all positions is a product with ones: so its transpose, a sum over them, is a fast product.
+    ones = jnp.ones((math.prod(sizes), 1), kernel.dtype)
 
-    def product(offset):
+    def product(offset: tuple[int, ...]) -> jax.Array:
         starts = [k * d for k, d in zip(offset, geometry.dilation, strict=True)]
         limits = [a + (n - 1) * s + 1 for a, n, s in zip(starts, sizes, geometry.stride, strict=True)]
         shifted = lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, channels), (1, *geometry.stride, 1))
         if features != channels:
             shifted = jnp.repeat(shifted, features // channels, axis=-1)
-        return shifted * lax.expand_dims(kernel[offset][0], range(x.ndim - 1))
+        return shifted * jnp.matmul(ones, kernel[offset]).reshape(1, *sizes, features)
 
     return functools.reduce(jnp.add, map(product, itertools.product(*map(range, window))))

@@ -39,7 +39,7 @@ def options(name: str) -> dict[str, Any]:
     return {field.name: field.default for field in fields if field.name not in ("name", "parent")}
 
 
-def create(name: str, **chosen: Any) -> Model:
+def create(name: str, /, **chosen: Any) -> Model:
     """A model by name: a Flax module that maps images to logits.
 
     Args:

@@ -70,7 +70,15 @@ def pad_shortcut(x: jax.Array, *, features: int, stride: int) -> jax.Array:
       x: `(batch, *spatial, channels)`.
       features: number of channels of the result, at least as many as there are.
       stride: of the residual branch.
+
+    Raises:
+      ValueError: `features` is less than there are channels.
     """
+    if features < x.shape[-1]:
+        raise ValueError(
+            f"a shortcut without parameters cannot go from {x.shape[-1]} channels to {features}: "
+            "use more features or skip=False"
+        )
     x = x[(slice(None), *[slice(None, None, stride)] * (x.ndim - 2))]
     extra = features - x.shape[-1]
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(extra // 2, extra - extra // 2)])

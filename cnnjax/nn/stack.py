@@ -7,18 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cnnjax.nn.activation import RECORD, SLOTS
-
-STACKED = ("params", "batch_stats", SLOTS, RECORD)
-
 
 class Stack(nn.Module):
     """`length` identical blocks, one after the other, compiled once whatever their number.
 
-    Every variable of the block has a leading axis of size `length`, the layers in the order of execution.
+    Every variable of the block, in any collection, has a leading axis of size `length`: the layers in execution order.
 
     Attributes:
-      block: makes one block; called as `block()`, it gives a module that maps `(x, train=...)` to an array like `x`.
+      block: makes one block; called as `block(name=...)`, it gives a module that maps `(x, train=...)` to an array like `x`.
       length: number of blocks.
       scan: False writes the blocks out, as modules `block_0`, `block_1`, ...: for comparison, and for `unstack`.
       remat: keep only about sqrt(length) activations for the backward pass and compute the others anew (Chen et al. 2016).
@@ -64,7 +60,7 @@ class Stack(nn.Module):
 
         folded = nn.map_variables(
             nested,
-            STACKED,
+            True,
             trans_in_fn=lambda tree: jax.tree.map(lambda a: a.reshape(-1, chunk, *a.shape[1:]), tree),
             trans_out_fn=lambda tree: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree),
             mutable=True,
@@ -73,12 +69,8 @@ class Stack(nn.Module):
 
 
 def _over_layers(body: Callable, length: int) -> Callable:
-    return nn.scan(
-        body,
-        variable_axes=dict.fromkeys(STACKED, 0),
-        split_rngs={"params": True, "dropout": True},
-        length=length,
-    )
+    # True stands for every collection and every random stream.
+    return nn.scan(body, variable_axes={True: 0}, split_rngs={True: True}, length=length)
 
 
 def _scan(block: nn.Module, x: jax.Array, train: bool, length: int) -> jax.Array:

@@ -75,13 +75,16 @@ def _ancestors(path: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:
 def _kernel_of(index: int, calls: Sequence[_Call]) -> Path | None:
     """The nearest kernel under the activation's parent: before it if there is one, else behind it.
 
-    Between the two lies no other activation, so the kernel is not that of another layer.
+    Between the two lies no other activation, and a part of the parent with an activation of its own keeps its kernels: so
+    the kernel is not that of another layer.
     """
+    activations = [call.path for call in calls if call.activation is not None]
     parent = calls[index].path[:-1]
     before = itertools.takewhile(lambda call: call.activation is None, reversed(calls[:index]))
     behind = itertools.takewhile(lambda call: call.activation is None, calls[index + 1 :])
     for call in itertools.chain(before, behind):
-        if call.path[: len(parent)] == parent:
+        part = call.path[: len(parent) + 1]
+        if part[:-1] == parent and not any(path[: len(part)] == part for path in activations):
             return (*call.path, "kernel")
     return None
 
@@ -113,6 +116,7 @@ def execution_order(
 def label(point: Point, index: Sequence[int]) -> str:
     """The layer's name in a table: its path without the activation, blocks of a stack in brackets: "stack[3]/layer"."""
     parts = list(point.path[:-1] or point.path)
-    for stack, i in zip(reversed(point.stacks), reversed(index), strict=True):
-        parts[len(stack) - 1 : len(stack) + 1] = [f"{stack[-1]}[{i}]"]
-    return re.sub(r"/block_(\d+)", r"[\1]", "/".join(parts))
+    # As the stack would call its blocks if it were written out.
+    for stack, i in zip(point.stacks, index, strict=True):
+        parts[len(stack)] = f"block_{i}"
+    return re.sub(r"(^|/)block_(\d+)", r"[\2]", "/".join(parts))

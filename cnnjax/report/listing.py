@@ -71,7 +71,6 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "gradient_slope": _fine,
     "parameters": _whole,
     "diverged_step": _whole,
-    "diverged_layer": _whole,
 }
 TITLES = {
     "train_accuracy": "train accuracy (%)",

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import data
+from cnnjax import data, probes
+from cnnjax import functional as F
 from cnnjax.data import Dataset, Split
 from cnnjax.study import environment, tables
 from cnnjax.study.chunk import Chunk
@@ -22,6 +23,12 @@ from cnnjax.study.plan import Program, Run, axis_labels, plan
 from cnnjax.study.progress import Progress
 from cnnjax.study.step import Data
 from cnnjax.study.store import FORMAT, Part, Store
+
+
+FLOW_NOTE = (
+    "The gradient of a network is called vanishing when its second moment at the first layer is below "
+    f"10^{probes.VANISHING:.0f} of that at the last hidden layer, exploding above 10^{probes.EXPLODING:.0f}, else stable."
+)
 
 
 def run(
@@ -154,7 +161,9 @@ def _with_classes(program: Program, dataset: Dataset) -> Program:
 
 
 def _check(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
-    """Whether every program's model takes the images and every batch can be drawn; nothing is computed."""
+    """Whether labels are in range, every model takes the images, every batch can be drawn; nothing is computed."""
+    for split in (dataset.train, dataset.validation, dataset.test):
+        F.check_labels(split.labels, dataset.num_classes)
     for program in programs:
         if program.batch_size > len(dataset.train):
             raise ValueError(
@@ -201,7 +210,7 @@ def _info(study: Study, dataset: Dataset, devices: RunDevices, command: str) -> 
         "steps": study.steps,
         "batch_size": study.batch_size,
         "data": study.data,
-        "notes": list(dataset.notes),
+        "notes": [*dataset.notes, FLOW_NOTE],
         "num_classes": dataset.num_classes,
         "command": command,
         "versions": environment.versions(),

@@ -98,7 +98,7 @@ class Part:
           like: a state of the same structure and shapes.
         """
         try:
-            with np.load(self.folder / "state.npz", allow_pickle=False) as saved:
+            with (self.folder / "state.npz").open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 step = int(saved["step"])
                 leaves = [saved[str(i)] for i in range(len(saved.files) - 1)]
             tables = {name: read_table(self.folder / f"{name}.parquet") for name in ("curves", "layers")}

@@ -169,7 +169,7 @@ def make(
             {"run": run, "cell": number, **cell, "seed": seed, "learning_rate": rate, "status": status}
             | {
                 "diverged_step": stop,
-                "diverged_layer": None if stop is None else 3,
+                "diverged_layer": None if stop is None else "stack[3]/layer",
                 "parameters": 5000 * depth,
             }
             | {"train_loss": 1.0, "train_accuracy": accuracy + 0.01, "validation_loss": 1.0}

@@ -1,0 +1,90 @@
+"""The command line: `cnnjax run`, `report`, `data`, `summary` and `doctor`; and that of a study by itself."""
+
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import tyro
+
+from cnnjax.commands import Data, Doctor, Report, Run, RunOptions, Summary
+
+if TYPE_CHECKING:
+    from cnnjax.study import Study
+
+__all__ = ["main", "main_of_study"]
+
+CONFIG = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+# What a user can cause and mend. Anything else is a bug, and shows its traceback.
+EXPECTED = (ValueError, TypeError, OSError, ImportError, SyntaxError)
+
+Debug = Annotated[tyro.conf.CascadeSubcommandArgs[bool], tyro.conf.arg(help_behavior_hint="")]
+
+
+@dataclasses.dataclass(frozen=True)
+class App:
+    """Ablation studies of convolutional networks: where gradients vanish, layer by layer."""
+
+    command: Annotated[Run | Report | Data | Summary | Doctor, tyro.conf.arg(name="")]
+    debug: Debug = False
+    """Show the traceback of an error (so does CNNJAX_DEBUG=1)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyApp:
+    """What the file of a study takes when it is run by itself."""
+
+    options: Annotated[RunOptions, tyro.conf.arg(name="")]
+    debug: Debug = False
+    """Show the traceback of an error (so does CNNJAX_DEBUG=1)."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The command `cnnjax`.
+
+    Args:
+      args: its arguments; None takes those of the process.
+
+    Returns:
+      The exit status: 0; 1 where `doctor` finds something wrong; 2 for an error; 130 after an interruption.
+    """
+    args = sys.argv[1:] if args is None else list(args)
+    app = tyro.cli(App, prog="cnnjax", args=args or ["--help"], config=CONFIG)
+    return _guarded(lambda: app.command(shlex.join(["cnnjax", *args])), debug=app.debug)
+
+
+def main_of_study(study: "Study", args: Sequence[str] | None = None) -> NoReturn:
+    """`cnnjax run` for one study: what its file does when it is run by itself. Ends the process.
+
+    Args:
+      study: what to run.
+      args: options of `cnnjax run`; None takes those of the process.
+
+    Raises:
+      SystemExit: always, with the exit status that `main` returns.
+    """
+    from cnnjax.commands.run import run_study
+
+    args = sys.argv[1:] if args is None else list(args)
+    app = tyro.cli(StudyApp, description=study.question, args=args, config=CONFIG)
+    command = shlex.join(["python", sys.argv[0], *args])
+    sys.exit(_guarded(lambda: run_study(study, app.options, command), debug=app.debug))
+
+
+def _guarded(action: Callable[[], int], *, debug: bool) -> int:
+    try:
+        return action()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except EXPECTED as error:
+        if debug or os.environ.get("CNNJAX_DEBUG", "0") not in ("", "0"):
+            raise
+        print(f"cnnjax: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The result of a study in the terminal: a row for each cell of the grid, and the answer in words."""
+
+import math
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cnnjax.frame import Column, Frame, Info
+from cnnjax.report import answer, tables
+
+# More cells are cut to the best and the worst of them.
+SHOWN = 40
+# Of a terminal that does not say: enough for one line a cell.
+WIDTH = 120
+
+
+def console() -> Console:
+    """The terminal, or a wide page where the output goes to a file."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+
+
+def print_result(info: Info, runs: Frame, page: Path) -> None:
+    """Prints the cells, the answer and the path of the page."""
+    out = console()
+    cells = tables.cells(info, runs)
+    out.print(cell_table(info, cells))
+    out.print(" ".join(answer.paragraph(info, runs)))
+    if info["seconds"] is not None:
+        out.print(f"{answer.size(info, runs)}, in {info['seconds']:.0f} s")
+    # Printed plainly, so that a path is never broken into lines.
+    print(f"report: {page}")
+
+
+def cell_table(info: Info, cells: Frame) -> Table:
+    """A table of cells, those of `tables.cells`: the axes, test accuracy, gradient ratio and flow."""
+    shown, title = _shown(info, cells)
+    axes = tables.axes(info)
+    several = len(info["learning_rates"]) > 1
+    trained = ["test accuracy %", *(["learning rate"] if several else [])] if info["steps"] else []
+    table = Table(title=title, title_justify="left")
+    for name in [axis.title for axis in axes]:
+        table.add_column(name, no_wrap=True)
+    for name in [*trained, "log10 gradient ratio"]:
+        table.add_column(name, justify="right")
+    table.add_column("flow")
+    for _, cell in shown.iterrows():
+        numbers = (
+            [_accuracy(cell), *([tables.label(cell["learning_rate"])] if several else [])] if trained else []
+        )
+        ratio = tables.decades(cell["gradient_ratio_log10"])
+        table.add_row(*(str(cell[axis.name]) for axis in axes), *numbers, ratio, cell["flow"])
+    return table
+
+
+def _shown(info: Info, cells: Frame) -> tuple[Frame, str]:
+    """The rows to show, in the order of the study or the best ones first, and what to call them."""
+    if len(cells) <= SHOWN:
+        return cells, f"{info['name']}: all {len(cells)} cells" if len(cells) > 1 else info["name"]
+    half = SHOWN // 2
+    if info["steps"]:
+        ranked, by = cells.sort_values("test_accuracy", ascending=False, kind="stable"), "test accuracy"
+    else:
+        distance = cells["gradient_ratio_log10"].abs().fillna(math.inf)
+        ranked, by = cells.loc[distance.sort_values(kind="stable").index], "gradient ratio nearest 0"
+    ends = [*ranked.index[:half], *ranked.index[-half:]]
+    return cells.loc[ends], f"{info['name']}: the {half} best and {half} worst of {len(cells)} cells by {by}"
+
+
+def _accuracy(cell: Column) -> str:
+    """Mean and deviation over the seeds in percent, or what became of the runs."""
+    if not cell["seeds"]:
+        statuses = ("diverged", "out of memory", "unfinished")
+        return next((name for name in statuses if cell[name.replace(" ", "_")]), "–")
+    mean, spread = 100 * cell["test_accuracy"], 100 * cell["test_accuracy_sd"]
+    return f"{mean:.1f}" if math.isnan(spread) else f"{mean:.1f} ± {spread:.1f}"

@@ -1,0 +1,45 @@
+"""`cnnjax report`: the page of a study from its tables, and its result in the terminal."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+if TYPE_CHECKING:
+    from cnnjax.frame import Frame
+    from cnnjax.study import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write the page of a study again, from its tables. The study may be unfinished."""
+
+    folder: Annotated[Positional[Path], arg(metavar="DIR", help_behavior_hint="")]
+    """The study's folder, which `cnnjax run` printed."""
+
+    def __call__(self, command: str) -> int:
+        """Writes the page."""
+        from cnnjax.study import Store
+
+        return rebuild(Store(self.folder))
+
+
+def rebuild(store: "Store") -> int:
+    """Writes the page of a study and prints its cells, the answer, and where the page is."""
+    from cnnjax import report
+    from cnnjax.commands.cells import print_result
+
+    info, runs = store.info, store.table("runs")
+    page = report.write(info, runs, _table(store, "curves"), _table(store, "layers"), store.folder / "report")
+    print_result(info, runs, page)
+    return 0
+
+
+def _table(store: "Store", name: str) -> "Frame":
+    """A table of the study; empty where nothing was trained or recorded yet."""
+    import pandas as pd
+
+    columns = {"curves": ["run", "step"], "layers": ["run", "step", "layer", "path"]}
+    exists = (store.folder / f"{name}.parquet").exists()
+    return store.table(name) if exists else pd.DataFrame(columns=columns[name])

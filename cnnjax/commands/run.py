@@ -1,0 +1,116 @@
+"""`cnnjax run`: a study from its file to its page."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from cnnjax.commands.options import RunOptions
+
+if TYPE_CHECKING:
+    from cnnjax.study import Store, Study
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Run a study, or what is left of it, and write its report."""
+
+    file: Annotated[Positional[Path], arg(metavar="FILE", help_behavior_hint="")]
+    """A Python file with a STUDY, as in experiments/."""
+    options: Annotated[RunOptions, arg(name="")]
+
+    def __call__(self, command: str) -> int:
+        """Runs the study of the file."""
+        prepare_devices()
+        return run_study(load_study(self.file), self.options, command)
+
+
+def load_study(file: Path) -> "Study":
+    """The constant STUDY of a Python file.
+
+    The file is imported as a module of its own name, and may import what lies beside it.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not a Python file, or has no STUDY.
+      TypeError: its STUDY is something else.
+    """
+    from cnnjax.study import Study
+
+    if not file.exists():
+        raise FileNotFoundError(
+            f"there is no file {file}: name a Python file with a STUDY, as in experiments/"
+        )
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None or file.is_dir():
+        raise ValueError(f"{file} is not a Python file: name one with a STUDY, as in experiments/")
+    module = importlib.util.module_from_spec(spec)
+    with _importable(file.parent):
+        spec.loader.exec_module(module)
+    if not hasattr(module, "STUDY"):
+        raise ValueError(f"{file} has no STUDY: write STUDY = cnnjax.study.Study(...) into it")
+    if not isinstance(module.STUDY, Study):
+        raise TypeError(f"STUDY in {file} must be a cnnjax.study.Study, got {type(module.STUDY).__name__}")
+    return module.STUDY
+
+
+def run_study(study: "Study", options: RunOptions, command: str) -> int:
+    """Runs a study with the options applied, writes its report and prints the result.
+
+    Args:
+      study: as its file has it.
+      options: of the command line.
+      command: the line as it was typed, recorded with the study.
+
+    Returns:
+      The exit status: 0, or 130 after an interruption.
+    """
+    from cnnjax.commands.report import rebuild
+    from cnnjax.study import run
+
+    prepare_devices()
+    study, folder = options.apply(study), options.folder(study)
+    store = _finished(study, folder)
+    if store is not None:
+        print(f"{folder} holds this study, finished: nothing is computed again")
+    else:
+        try:
+            store = run(study, folder, run_axis=options.run_axis, command=command, quiet=options.quiet)
+        except KeyboardInterrupt:
+            print(f"stopped: the same command goes on from here ({command})", file=sys.stderr)
+            return 130
+    return rebuild(store)
+
+
+def prepare_devices() -> None:
+    """Makes every core a device; nothing where JAX has started, which it must not have for this."""
+    from cnnjax.study import one_host_device_per_core
+
+    # JAX raises it once it has started (in a notebook, say).
+    with contextlib.suppress(RuntimeError):
+        one_host_device_per_core()
+
+
+@contextlib.contextmanager
+def _importable(folder: Path):
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _finished(study: "Study", folder: Path) -> "Store | None":
+    """The folder's store if it holds this very study, complete."""
+    from cnnjax.study import Store
+
+    store = Store(folder)
+    if not (folder / "study.json").exists():
+        return None
+    info = store.info
+    same = info.get("config") == study.as_config()
+    return store if same and info.get("finished") and (folder / "runs.parquet").exists() else None

@@ -1,0 +1,63 @@
+"""At equal depth, which architecture keeps the gradient alive?
+
+A multilayer perceptron, a plain network with and without batch norm, a residual and a pre-activation residual network
+with their no-skip twin, at 8, 20 and 32 layers; LeNet-5 (5 layers, padded to take 8x8 images) stands beside them.
+
+Papers: LeCun et al. 1998; He et al. 2015; He et al. 2016 (arXiv:1512.03385); He et al. 2016b (arXiv:1603.05027).
+Command: `cnnjax run experiments/architectures.py`, or `python experiments/architectures.py --quick`
+Cost: 114 runs of 200 steps in 19 programs.
+Expected: the residual networks train at every depth. The plain ones without norm lose the gradient with depth under Xavier;
+with batch norm they do not lose it, and get harder to train all the same: this is degradation, not vanishing. On images
+of 8x8 the three stages of a ResNet end at 2x2.
+"""
+
+from cnnjax.cli import main_of_study
+from cnnjax.study import Study
+
+DEPTHS = (8, 20, 32)
+FAMILIES = {
+    "mlp": {"model": "mlp", "width": 64, "norm": None},
+    "plain": {"model": "plain", "width": 16, "norm": None},
+    "plain + bn": {"model": "plain", "width": 16, "norm": "batch"},
+    "resnet no skip": {"model": "resnet", "width": 8, "skip": False},
+    "resnet": {"model": "resnet", "width": 8},
+    "pre-act resnet": {"model": "preact_resnet", "width": 8},
+}
+LENET = {"model": "lenet5", "padding": "SAME", "activation": "relu", "initializer": "xavier_normal"}
+
+STUDY = Study(
+    name="architectures",
+    question="At equal depth, which architecture keeps the gradient alive?",
+    papers=[
+        "LeCun et al. 1998",
+        "He et al. 2015, arXiv:1502.01852",
+        "He et al. 2016, arXiv:1512.03385",
+        "He et al. 2016b, arXiv:1603.05027",
+    ],
+    options={"activation": "relu", "initializer": "xavier_normal"},
+    grid={
+        "architecture": {"lenet5 (5)": LENET}
+        | {
+            f"{name} ({depth})": {**family, "depth": depth}
+            for name, family in FAMILIES.items()
+            for depth in DEPTHS
+        }
+    },
+    learning_rates=[0.03, 0.003],
+    seeds=3,
+    steps=200,
+    record_every=25,
+    quick={
+        "grid": {
+            "architecture": {"lenet5 (5)": LENET}
+            | {f"{name} (8)": {**family, "width": 4, "depth": 8} for name, family in FAMILIES.items()}
+        },
+        "seeds": 1,
+        "steps": 2,
+        "record_every": 2,
+        "batch_size": 16,
+    },
+)
+
+if __name__ == "__main__":
+    main_of_study(STUDY)

@@ -1,0 +1,437 @@
+from functools import partial
+
+import flax.linen as linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import functional as F
+from cnnjax import models
+from cnnjax.functional.shapes import parameter_count
+from cnnjax.models.base import Model
+from cnnjax.nn import NORMS
+from cnnjax.probes import probe_points
+
+from ..drawn import images, shapes, variables
+
+# What makes each model small; a new one needs its line here.
+SMALL = {
+    "keras_cifar_cnn": {"padding": "SAME"},
+    "lenet5": {"padding": "SAME"},
+    "mlp": {"depth": 4, "width": 8},
+    "plain": {"depth": 4, "width": 4},
+    "preact_resnet": {"depth": 8, "width": 4},
+    "resnet": {"depth": 8, "width": 4},
+}
+DEEP = {"mlp": 7, "plain": 7, "preact_resnet": 14, "resnet": 14}
+IMAGES = images(3, 8, 8, 3)
+every_model = pytest.mark.parametrize("name", models.names())
+deep_models = pytest.mark.parametrize("name", DEEP)
+
+
+def small(name, **options):
+    return models.create(name, **{**SMALL[name], "num_classes": 5, **options})
+
+
+def leaves(tree, last):
+    """The arrays of that name, with their paths."""
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    return [("/".join(k.key for k in path), leaf) for path, leaf in found if path[-1].key == last]
+
+
+def layers(found):
+    """How many layers they belong to: stacked ones count each."""
+    return sum(leaf.shape[0] if "/block/" in path else 1 for path, leaf in found)
+
+
+@pytest.fixture(scope="module", params=models.names())
+def trained(request):
+    """A small model with batch norm, its variables, and what one compiled call of it gives."""
+    model = small(request.param, norm="batch")
+    made = variables(model, IMAGES)
+
+    @jax.jit
+    def compute(made, x):
+        def objective(params):
+            logits, state = model.apply({**made, "params": params}, x, train=True, mutable=["batch_stats"])
+            return jnp.sum(jnp.sin(logits)), (logits, state)
+
+        gradients, (logits, state) = jax.grad(objective, has_aux=True)(made["params"])
+        return logits, state, gradients, model.apply(made, x), model.clone(dtype=jnp.bfloat16).apply(made, x)
+
+    return jax.device_get((made, compute(made, IMAGES)))
+
+
+def test_logits_are_finite_and_float32(trained):
+    _, (logits, _, _, evaluated, narrow) = trained
+    for result in (logits, evaluated, narrow):
+        assert result.shape == (3, 5)
+        assert result.dtype == jnp.float32
+        assert np.all(np.isfinite(result))
+
+
+def test_training_and_evaluation_differ_where_there_is_batch_norm(trained):
+    made, (logits, state, _, evaluated, _) = trained
+    assert np.abs(logits - evaluated).max() > 0.01
+    before, after = (dict(leaves(tree["batch_stats"], "mean")) for tree in (made, state))
+    assert all(np.all(np.any(before[path] != after[path], axis=-1)) for path in before)
+
+
+def test_every_parameter_receives_a_gradient(trained):
+    _, (_, _, gradients, _, _) = trained
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        rows = leaf if any(key.key == "block" for key in path) else leaf[None]
+        assert np.all(np.any(rows.reshape(len(rows), -1) != 0, axis=1)), path
+
+
+def test_bfloat16_is_near_float32(trained):
+    _, (_, _, _, evaluated, narrow) = trained
+    # Each of 10 layers or less, and each norm, rounds its numbers by 2^-9 of them at most.
+    assert 0 < np.abs(narrow - evaluated).max() < 20 * 2**-9 * np.abs(evaluated).max()
+
+
+@every_model
+def test_bfloat16_computes_in_bfloat16(name):
+    model = small(name, dtype=jnp.bfloat16, norm="group")
+    made = shapes(model, IMAGES)
+    assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype(jnp.float32)}
+    text = jax.jit(model.apply).lower(made, IMAGES).as_text()
+    products = [
+        line for line in text.splitlines() if "stablehlo.convolution" in line or "dot_general" in line
+    ]
+    assert products
+    assert all("bf16>" in line and "xf32>" not in line for line in products)
+
+
+@every_model
+def test_without_a_norm_training_changes_nothing(name):
+    model = small(name, norm=None)
+    made = variables(model, IMAGES)
+    assert set(made) == {"params"}
+    text = [
+        jax.jit(partial(model.apply, train=train)).lower(made, IMAGES).as_text() for train in (True, False)
+    ]
+    assert text[0] == text[1]
+
+
+# The options that every model shares.
+
+
+@every_model
+def test_the_activation_reaches_every_layer(name):
+    model = small(name, activation="softsign")
+    points = probe_points(model, shapes(model, IMAGES), IMAGES)
+    # The head and the stem before a first pre-activation have none.
+    linear = {("head", "act"), ("stem", "act")} if name == "preact_resnet" else {("head", "act")}
+    assert {point.path for point in points if point.activation == "identity"} == linear
+    assert {point.activation for point in points if point.path not in linear} == {"softsign"}
+    text = str(jax.make_jaxpr(model.apply)(shapes(model, IMAGES), IMAGES))
+    assert "softsign" in text and "relu" not in text and "tanh" not in text
+
+
+@every_model
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_norm_reaches_every_layer(name, norm):
+    if norm == "instance" and name in ("mlp", "lenet5", "keras_cifar_cnn"):
+        with pytest.raises(ValueError, match="instance_norm takes x .* rank 3 or more"):
+            shapes(small(name, norm=norm), IMAGES)
+        return
+    made = shapes(small(name, norm=norm), IMAGES)
+    # All but the head's; the last norm of a pre-activation net is the one that its stem lacks.
+    assert layers(leaves(made, "scale")) == layers(leaves(made, "kernel")) - 1
+    assert ("batch_stats" in made) == (norm == "batch")
+    # A bias in front of a norm would be without effect.
+    linear_biases = [path for path, _ in leaves(made, "bias") if path.endswith("linear/bias")]
+    assert linear_biases == ["params/head/linear/bias"]
+    assert not leaves(shapes(small(name, norm=None), IMAGES), "scale")
+
+
+@every_model
+def test_the_initializer_and_the_gain_reach_every_kernel(name):
+    def kernels(gain):
+        model = small(name, initializer="constant", gain=gain)
+        return leaves(model.init(jax.random.key(0), IMAGES), "kernel")
+
+    found = jax.jit(lambda gain: [leaf for _, leaf in kernels(gain)])(3.0)
+    assert len(found) == len(leaves(shapes(small(name), IMAGES), "kernel"))
+    for leaf in found:
+        np.testing.assert_array_equal(leaf, np.full(leaf.shape, 3, np.float32))
+
+
+@every_model
+def test_the_precision_reaches_every_product(name):
+    model = small(name, precision="highest")
+    text = jax.jit(model.apply).lower(shapes(model, IMAGES), IMAGES).as_text()
+    assert "HIGHEST" in text and "precision = [DEFAULT" not in text and "precision DEFAULT" not in text
+
+
+@every_model
+def test_every_model_takes_the_shared_options(name):
+    shared = set(models.options("plain")) & set(models.options("lenet5"))
+    assert {"num_classes", "activation", "initializer", "gain", "bias_std", "norm", "dtype"} <= shared
+    assert set(models.options(name)) >= shared - {"padding"}
+    assert issubclass(models.MODELS[name], Model)
+
+
+def test_the_gain_and_the_deviation_of_the_biases_may_be_traced():
+    @jax.jit
+    @jax.vmap
+    def run(gain, bias_std):
+        model = models.create("mlp", width=6, gain=gain, bias_std=bias_std, initializer="xavier_normal")
+        made = model.init(jax.random.key(0), IMAGES)
+        return made["params"], model.apply(made, IMAGES)
+
+    params, logits = run(jnp.array([1.0, 2.0, 1.0]), jnp.array([0.0, 0.5, 1.0]))
+    assert np.all(np.isfinite(logits))
+    for _, leaf in leaves(params, "kernel"):
+        np.testing.assert_array_equal(leaf[1], 2 * leaf[0])
+        np.testing.assert_array_equal(leaf[2], leaf[0])
+    for path, leaf in leaves(params, "bias"):
+        assert np.all(leaf[0] == 0) and np.all(leaf[1] != 0), path
+        np.testing.assert_array_equal(2 * leaf[1], leaf[2])
+
+
+def test_he_takes_its_gain_from_the_activation_and_the_head_from_none():
+    @jax.jit
+    def draw(key):
+        each = [models.create("mlp", width=6, activation=name) for name in ("relu", "tanh")]
+        return [dict(leaves(model.init(key, IMAGES), "kernel")) for model in each]
+
+    relu, tanh = draw(jax.random.key(0))
+    ratio = F.ACTIVATIONS["tanh"].gain / F.ACTIVATIONS["relu"].gain
+    for path in relu:
+        expected = relu[path] * (1 if "/head/" in path else ratio)
+        np.testing.assert_allclose(tanh[path], expected, rtol=1e-6)
+
+
+# Counts of parameters.
+
+
+@pytest.mark.parametrize(
+    "name, options, shape, count",
+    [
+        # He et al. 2016, table 6, prints 0.27, 0.85 and 1.7 million. By hand for n = (depth - 2) / 6, norms included:
+        # 432 + 2304 * 2n + 4608 + 9216 (2n - 1) + 18432 + 36864 (2n - 1) + 2 (16 (2n + 1) + 32 * 2n + 64 * 2n) + 650.
+        ("resnet", {"depth": 20}, (32, 32, 3), 269_722),
+        ("resnet", {"depth": 56}, (32, 32, 3), 853_018),
+        ("resnet", {"depth": 110}, (32, 32, 3), 1_727_962),
+        # As many norms of as many channels, at other places.
+        ("preact_resnet", {"depth": 110}, (32, 32, 3), 1_727_962),
+        # 6 (25 + 1) + 16 (6 * 25 + 1) + 120 (400 + 1) + 84 (120 + 1) + 10 (84 + 1), C3 fully connected.
+        ("lenet5", {}, (32, 32, 1), 61_706),
+        # TensorFlow's tutorial on CNNs prints 896, 18,496, 36,928, 65,600 and 650.
+        ("keras_cifar_cnn", {}, (32, 32, 3), 122_570),
+        # Glorot & Bengio 2010, 5 hidden layers of 1,000: 784 * 1000 + 4 * 1000^2 + 1000 * 10 weights, 5,010 biases.
+        ("mlp", {"depth": 6, "width": 1000}, (28, 28, 1), 4_799_010),
+        # 16 (9 + 1) + 8 * 16 (144 + 1) + 10 (8 * 8 * 16 + 1).
+        ("plain", {"depth": 10}, (8, 8, 1), 28_970),
+    ],
+)
+def test_golden_parameter_counts(name, options, shape, count):
+    made = shapes(models.create(name, **options), jnp.zeros((1, *shape)))
+    assert parameter_count(made["params"]) == count
+
+
+@deep_models
+def test_the_twin_with_and_without_skips_has_the_same_parameters(name):
+    variants = [small(name, skip=skip, norm="batch") for skip in (True, False)]
+    assert shapes(variants[0], IMAGES) == shapes(variants[1], IMAGES)
+
+
+@deep_models
+def test_a_skip_changes_what_is_computed(name):
+    variants = [small(name, skip=skip) for skip in (True, False)]
+    made = variables(variants[0], IMAGES)
+    logits = [jax.jit(model.apply)(made, IMAGES) for model in variants]
+    assert np.abs(logits[0] - logits[1]).max() > 1e-3
+
+
+@deep_models
+def test_depth_counts_the_layers_with_weights(name):
+    depth = DEEP[name]
+    made = shapes(small(name, depth=depth), IMAGES)
+    assert layers(leaves(made, "kernel")) == depth
+
+
+@deep_models
+@pytest.mark.parametrize("depth", [1000, 10_000])
+def test_a_thousand_layers_are_as_easy_as_ten(name, depth):
+    depth = 6 * (depth // 6) + 2
+
+    def program(depth):
+        model = small(name, depth=depth, remat=True)
+        made = shapes(model, IMAGES)
+        gradient = jax.grad(
+            lambda params, rest: jnp.sum(model.apply({"params": params, **rest}, IMAGES, train=False))
+        )
+        rest = {key: tree for key, tree in made.items() if key != "params"}
+        return layers(leaves(made, "kernel")), str(jax.make_jaxpr(gradient)(made["params"], rest)).count(
+            " = "
+        )
+
+    count, size = program(depth)
+    assert count == depth
+    assert size == program(122)[1]
+
+
+@pytest.mark.parametrize("name, remat", [("mlp", True), ("plain", False), ("resnet", False)])
+def test_written_out_it_is_the_same_network(name, remat):
+    scanned = small(name, remat=remat, depth=DEEP[name])
+    unrolled = scanned.clone(scan=False)
+    made = variables(scanned, IMAGES)
+    apart = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes(unrolled, IMAGES))
+
+    def fill(path, leaf):
+        keys = [key.key for key in path]
+        place = next((i for i, key in enumerate(keys) if key.startswith("block_")), None)
+        if place is None:
+            return _at(made, keys)
+        index = int(keys[place].removeprefix("block_"))
+        return _at(made, [*keys[:place], "block", *keys[place + 1 :]])[index]
+
+    apart = jax.tree_util.tree_map_with_path(fill, apart)
+    expected, actual = jax.jit(lambda a, b: (scanned.apply(a, IMAGES), unrolled.apply(b, IMAGES)))(
+        made, apart
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def _at(tree, keys):
+    for key in keys:
+        tree = tree[key]
+    return tree
+
+
+# Each model against its paper.
+
+
+def test_lenet_on_its_paper_sizes():
+    made = shapes(models.create("lenet5"), jnp.zeros((1, 32, 32, 1)))["params"]
+    kernels = {path.split("/")[0]: leaf.shape for path, leaf in leaves(made, "kernel")}
+    assert kernels == {
+        "c1": (5, 5, 1, 6),
+        "c3": (5, 5, 6, 16),
+        "c5": (400, 120),
+        "f6": (120, 84),
+        "head": (84, 10),
+    }
+
+
+def test_resnet_halves_the_image_twice_and_doubles_its_channels():
+    model = models.create("resnet", depth=14)
+    made = shapes(model, jnp.zeros((2, 32, 32, 3)))
+    captured = jax.eval_shape(
+        lambda made: model.apply(made, jnp.zeros((2, 32, 32, 3)), capture_intermediates=True)[1], made
+    )["intermediates"]
+    assert {
+        stage: captured[stage]["__call__"][0].shape for stage in ("stem", "stage1", "stage2", "stage3")
+    } == {
+        "stem": (2, 32, 32, 16),
+        "stage1": (2, 32, 32, 16),
+        "stage2": (2, 16, 16, 32),
+        "stage3": (2, 8, 8, 64),
+    }
+
+
+def test_a_preactivation_net_keeps_the_identity_clean():
+    # With branches of zeros only the stem and the shortcuts are left: option A pads with zeros.
+    model = small("preact_resnet", norm=None, activation="identity")
+    made = variables(model, IMAGES)
+    params = {
+        part: tree if part in ("stem", "head") else jax.tree.map(jnp.zeros_like, tree)
+        for part, tree in made["params"].items()
+    }
+    features, head = jax.jit(
+        lambda params: (
+            F.conv(IMAGES, params["stem"]["linear"]["kernel"], params["stem"]["linear"]["bias"]),
+            model.apply({"params": params}, IMAGES),
+        )
+    )(params)
+    pooled = features[:, ::4, ::4].mean((1, 2))
+    # 4 channels become 8, then 16: 2 and then 4 new ones in front.
+    kernel = params["head"]["linear"]["kernel"][6:10]
+    np.testing.assert_allclose(
+        head, pooled @ kernel + params["head"]["linear"]["bias"].reshape(1, -1), rtol=1e-4
+    )
+
+
+def test_circular_padding_knows_no_border():
+    model = small("plain", padding="CIRCULAR", activation="tanh")
+    made = variables(model, IMAGES)
+    kernel = made["params"]["head"]["linear"]["kernel"]
+    made["params"]["head"]["linear"]["kernel"] = jnp.broadcast_to(kernel[:4][None], (64, 4, 5)).reshape(
+        256, 5
+    )
+    apply = jax.jit(model.apply)
+    moved = jnp.roll(IMAGES, (3, 2), (1, 2))
+    np.testing.assert_allclose(apply(made, moved), apply(made, IMAGES), rtol=1e-4, atol=1e-4)
+
+
+# What cannot be built.
+
+
+@pytest.mark.parametrize(
+    "name, options, text",
+    [
+        (
+            "resnt",
+            {},
+            "unknown model 'resnt'; did you mean 'resnet'. Known: keras_cifar_cnn, lenet5, mlp, plain",
+        ),
+        (
+            "plain",
+            {"dept": 3},
+            "unknown option of plain 'dept'; did you mean 'depth'. Known: activation, bias_std",
+        ),
+        ("lenet5", {"depth": 3}, "unknown option of lenet5 'depth'"),
+        ("plain", {"name": "x"}, "unknown option of plain 'name'"),
+        ("plain", {"activation": "rleu"}, "unknown activation 'rleu'; did you mean 'relu'"),
+        ("lenet5", {"initializer": "xavier"}, "unknown initializer 'xavier'; did you mean 'xavier_"),
+        (
+            "mlp",
+            {"norm": "bach"},
+            "unknown norm 'bach'; did you mean 'batch'. Known: batch, group, instance, layer",
+        ),
+        ("plain", {"depth": -3}, "depth counts the layers with weights and must be an integer >= 2; got -3"),
+        ("mlp", {"depth": 1}, "must be an integer >= 2; got 1"),
+        ("mlp", {"depth": 3.0}, "must be an integer >= 2; got 3.0"),
+        ("resnet", {"depth": 21}, r"depth 6n \+ 2 with n >= 1 \(8, 14, 20, 26, 32, ...\); got 21"),
+        ("preact_resnet", {"depth": 2}, r"depth 6n \+ 2 with n >= 1 .*; got 2"),
+        ("plain", {"width": 0}, "width must be a positive integer; got 0"),
+        ("resnet", {"width": -4}, "width must be a positive integer; got -4"),
+        ("mlp", {"width": 2.5}, "width must be a positive integer; got 2.5"),
+        ("lenet5", {"num_classes": 0}, "num_classes must be 1 or more; got 0"),
+    ],
+)
+def test_errors_of_create(name, options, text):
+    with pytest.raises(ValueError, match=text):
+        models.create(name, **options)
+
+
+@pytest.mark.parametrize("name", ["plain", "resnet"])
+def test_delta_orthogonal_kernels_need_as_many_outputs_as_inputs(name):
+    model = small(name, width=2, initializer="delta_orthogonal")
+    with pytest.raises(ValueError, match="at least as many outputs as inputs, got 3 inputs and 2 outputs"):
+        shapes(model, IMAGES)
+    # A dense kernel has no center: there it is the orthogonal one, whatever the sizes.
+    shapes(small("plain", width=4, initializer="delta_orthogonal"), IMAGES)
+    shapes(small("mlp", width=2, initializer="delta_orthogonal"), IMAGES)
+
+
+def test_images_that_are_too_small():
+    for name in ("keras_cifar_cnn", "lenet5"):
+        with pytest.raises(ValueError, match="(kernel|window) larger than the padded input"):
+            shapes(models.create(name), IMAGES)
+
+
+def test_a_model_made_by_hand_is_checked_too():
+    with pytest.raises(ValueError, match="must be an integer >= 2; got 0"):
+        shapes(models.MODELS["plain"](depth=0), IMAGES)
+
+
+def test_options_are_listed_with_their_defaults():
+    assert models.options("resnet")["depth"] == 20
+    assert models.options("lenet5")["activation"] == "tanh"
+    assert not {"name", "parent"} & set(models.options("plain"))
+    assert isinstance(models.create("plain"), linen.Module)

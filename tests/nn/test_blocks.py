@@ -1,0 +1,156 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import functional as F
+from cnnjax import nn
+
+from ..drawn import images, shapes, variables
+
+BLOCKS = {"basic": nn.BasicBlock, "pre_activation": nn.PreActivationBlock, "bottleneck": nn.BottleneckBlock}
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def normalize(x, made, part):
+    """Batch normalization with the running statistics, from the definition."""
+    scale, bias = (made["params"][part]["norm"][name] for name in ("scale", "bias"))
+    mean, variance = (made["batch_stats"][part]["norm"][name] for name in ("mean", "variance"))
+    factor, shift = (a.reshape(1, 1, 1, -1) for a in (scale / jnp.sqrt(variance + 1e-5), bias))
+    return (x - mean.reshape(1, 1, 1, -1)) * factor + shift
+
+
+def convolve(x, made, part, stride=1):
+    return F.conv(x, made["params"][part]["linear"]["kernel"], stride=stride)
+
+
+def basic(x, made, stride, shortcut):
+    h = F.relu(normalize(convolve(x, made, "layer1", stride), made, "layer1"))
+    return F.relu(normalize(convolve(h, made, "layer2"), made, "layer2") + shortcut)
+
+
+def pre_activation(x, made, stride, shortcut):
+    h = convolve(F.relu(normalize(x, made, "layer1")), made, "layer1", stride)
+    return convolve(F.relu(normalize(h, made, "layer2")), made, "layer2") + shortcut
+
+
+def bottleneck(x, made, stride, shortcut):
+    h = F.relu(normalize(convolve(x, made, "layer1"), made, "layer1"))
+    h = F.relu(normalize(convolve(h, made, "layer2", stride), made, "layer2"))
+    return F.relu(normalize(convolve(h, made, "layer3"), made, "layer3") + shortcut)
+
+
+COMPOSED = {"basic": basic, "pre_activation": pre_activation, "bottleneck": bottleneck}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_block_is_what_its_parts_compose_to(name, stride):
+    x = images(2, 4, 4, 4)
+    module = BLOCKS[name](6 if name == "bottleneck" else 8, stride, norm=nn.BatchNorm)
+    made = variables(module, x)
+
+    @jax.jit
+    def compute(made, x):
+        y = module.apply(made, x)
+        shortcut = nn.pad_shortcut(x, features=y.shape[-1], stride=stride)
+        without = module.clone(skip=False).apply(made, x)
+        return (y, without), [COMPOSED[name](x, made, stride, s) for s in (shortcut, jnp.zeros_like(y))]
+
+    for actual, expected in zip(*compute(made, x), strict=True):
+        close(actual, expected)
+        assert actual.shape == (2, 4 // stride, 4 // stride, 24 if name == "bottleneck" else 8)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_twin_without_a_skip_has_the_same_parameters(name):
+    x = jnp.zeros((2, 4, 4, 4))
+    module = BLOCKS[name](8, 2, norm=nn.BatchNorm)
+    assert shapes(module, x) == shapes(module.clone(skip=False), x)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_options_reach_every_part_of_a_block(name):
+    x = jnp.zeros((2, 4, 4, 4))
+    conv = partial(nn.Conv, padding="CIRCULAR")
+    module = BLOCKS[name](4, conv=conv, norm=nn.GroupNorm, act=partial(nn.Activation, "prelu"))
+    layers = shapes(module, x)["params"]
+    assert set(layers) == ({"layer1", "layer2", "layer3"} if name == "bottleneck" else {"layer1", "layer2"})
+    for layer in layers.values():
+        assert set(layer) == {"linear", "norm", "act"}
+        assert set(layer["linear"]) == {"kernel"}
+    # A circular block does not know where the image begins.
+    made, x = variables(module, x), images(2, 4, 4, 4)
+    apply = jax.jit(module.apply)
+    close(apply(made, jnp.roll(x, (1, 2), (1, 2))), jnp.roll(apply(made, x), (1, 2), (1, 2)))
+
+
+def test_pad_shortcut_by_hand():
+    x = jnp.arange(1.0, 9.0).reshape(1, 4, 2)
+    # Positions 0 and 2, and of three new channels one in front and two behind.
+    np.testing.assert_array_equal(
+        nn.pad_shortcut(x, features=5, stride=2), [[[0, 1, 2, 0, 0], [0, 5, 6, 0, 0]]]
+    )
+    np.testing.assert_array_equal(nn.pad_shortcut(x, features=2, stride=1), x)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3), (2, 5, 4, 3), (2, 3, 4, 5, 3)])
+def test_pad_shortcut_in_any_dimension(shape):
+    y = nn.pad_shortcut(jnp.ones(shape), features=7, stride=2)
+    assert y.shape == (2, *(-(-n // 2) for n in shape[1:-1]), 7)
+    np.testing.assert_array_equal(y.sum(-1), np.full(y.shape[:-1], 3))
+
+
+def test_a_layer_is_linear_norm_residual_activation():
+    x, residual = images(3, 5), images(3, 4, seed=2)
+    layer = nn.Layer(partial(nn.Dense, 4), nn.LayerNorm, partial(nn.Activation, "tanh"))
+    made = variables(layer, x)
+    kernel, norm = made["params"]["linear"]["kernel"], made["params"]["norm"]
+    z = F.layer_norm(x @ kernel, norm["scale"], norm["bias"])
+    close(layer.apply(made, x), jnp.tanh(z))
+    close(layer.apply(made, x, residual=residual), jnp.tanh(z + residual))
+
+
+@pytest.mark.parametrize(
+    "norm, use_bias, expected",
+    [(None, None, True), (nn.LayerNorm, None, False), (None, False, False), (nn.LayerNorm, True, True)],
+)
+def test_a_layer_has_a_bias_where_it_has_no_norm(norm, use_bias, expected):
+    layer = nn.Layer(partial(nn.Dense, 4), norm, use_bias=use_bias)
+    assert ("bias" in shapes(layer, jnp.zeros((2, 3)))["params"]["linear"]) == expected
+
+
+@pytest.mark.parametrize("norm", [None, nn.LayerNorm])
+def test_a_pre_activation_layer_is_norm_activation_linear(norm):
+    x = images(3, 5)
+    layer = nn.PreActivationLayer(partial(nn.Dense, 4), norm)
+    made = variables(layer, x)
+    linear = made["params"]["linear"]
+    if norm is None:
+        expected = F.relu(x) @ linear["kernel"] + linear["bias"].reshape(1, -1)
+    else:
+        expected = (
+            F.relu(F.layer_norm(x, *(made["params"]["norm"][p] for p in ("scale", "bias"))))
+            @ linear["kernel"]
+        )
+    close(layer.apply(made, x), expected)
+
+
+def test_training_reaches_the_norms_of_a_block():
+    x = images(4, 4, 4, 4)
+    module = nn.BasicBlock(4, norm=nn.BatchNorm)
+    made = variables(module, x)
+    _, moved = jax.jit(partial(module.apply, train=True, mutable=["batch_stats"]))(made, x)
+    for layer in ("layer1", "layer2"):
+        before, after = made["batch_stats"][layer]["norm"], moved["batch_stats"][layer]["norm"]
+        assert np.all(before["mean"] != after["mean"])
+
+
+def test_a_shortcut_cannot_drop_channels():
+    with pytest.raises(ValueError, match="cannot go from 4 channels to 2: use more features or skip=False"):
+        shapes(nn.BasicBlock(2), jnp.zeros((1, 4, 4, 4)))

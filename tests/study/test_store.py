@@ -1,0 +1,111 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cnnjax.study.store import FORMAT, Store, replacing, write_table
+
+TABLE = pd.DataFrame({"run": [0, 1], "step": [5, 5]})
+
+
+def info(**config):
+    return {
+        "format": FORMAT,
+        "config": {"steps": 10, **config},
+        "finished": None,
+        "started": "t",
+        "seconds": None,
+    }
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half of the new")
+        raise RuntimeError
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_of_another_configuration_is_refused_untouched(tmp_path):
+    store = Store(tmp_path)
+    store.open(info(depth=3))
+    before = (tmp_path / "study.json").read_bytes()
+    message = r"another configuration \(depth: 3 there, 4 now\); choose another folder with --out"
+    with pytest.raises(ValueError, match=message):
+        store.open(info(depth=4))
+    assert (tmp_path / "study.json").read_bytes() == before
+
+
+def test_a_folder_of_another_format_is_refused(tmp_path):
+    Store(tmp_path).open(info() | {"format": 0})
+    with pytest.raises(ValueError, match=f"has format 0, this version writes {FORMAT}"):
+        Store(tmp_path).open(info())
+
+
+@pytest.mark.parametrize("where", ["parts/p/layers.parquet", "layers.parquet"])
+def test_a_truncated_table_is_named_with_its_remedy(tmp_path, where):
+    store = Store(tmp_path)
+    store.open(info())
+    write_table(tmp_path / where, TABLE)
+    truncate(tmp_path / where)
+    with pytest.raises(ValueError, match="layers.parquet is not a whole Parquet file .*; delete it and run"):
+        store.open(info()) if "parts" in where else store.table("layers")
+    assert (tmp_path / where).exists()
+
+
+def test_a_folder_without_study(tmp_path):
+    with pytest.raises(ValueError, match="holds no study"):
+        Store(tmp_path).info  # noqa: B018
+    with pytest.raises(ValueError, match="run the study first"):
+        Store(tmp_path).table("runs")
+
+
+def test_a_damaged_description(tmp_path):
+    (tmp_path / "study.json").write_text('{"format": 1, ')
+    with pytest.raises(ValueError, match="study.json is damaged"):
+        Store(tmp_path).info  # noqa: B018
+
+
+def test_a_part_gives_back_what_it_saved(tmp_path, rng):
+    part = Store(tmp_path).part("p")
+    state = {"a": rng.normal(size=(2, 3)).astype(np.float32), "b": (np.int32(4), np.zeros(0, np.float32))}
+    assert part.restore(state) is None
+    part.save(5, state, {"curves": TABLE, "layers": TABLE})
+    step, restored, tables = part.restore(state)
+    assert step == 5 and not part.finished
+    np.testing.assert_array_equal(restored["a"], state["a"])
+    assert restored["b"][0] == 4 and restored["b"][1].shape == (0,)
+    pd.testing.assert_frame_equal(tables["layers"], TABLE)
+
+
+@pytest.mark.parametrize("name", ["state.npz", "layers.parquet"])
+def test_a_damaged_part_starts_anew(tmp_path, name):
+    part = Store(tmp_path).part("p")
+    state = [np.arange(100.0)]
+    part.save(5, state, {"curves": TABLE, "layers": TABLE})
+    truncate(part.folder / name)
+    assert part.restore(state) is None
+
+
+def test_a_state_of_another_shape_is_not_taken(tmp_path):
+    part = Store(tmp_path).part("p")
+    part.save(5, [np.zeros(3)], {"curves": TABLE, "layers": TABLE})
+    assert part.restore([np.zeros(4)]) is None
+
+
+def test_merging_fills_up_with_the_runs_that_are_missing(tmp_path):
+    store = Store(tmp_path)
+    store.open(info())
+    runs = pd.DataFrame({"run": [0, 1, 2], "status": "unfinished"})
+    store.part("b").finish({"runs": runs[1:2].assign(status="finished"), "layers": TABLE, "curves": TABLE})
+    store.merge(runs, lambda frame: frame.assign(selected=False))
+    merged = store.table("runs")
+    assert merged["run"].tolist() == [0, 1, 2]
+    assert merged["status"].tolist() == ["unfinished", "finished", "unfinished"]
+    assert json.loads((tmp_path / "study.json").read_text())["config"] == {"steps": 10}
