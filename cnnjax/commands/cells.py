@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -36,22 +37,27 @@ def print_result(info: Info, runs: Frame, page: Path) -> None:
 def cell_table(info: Info, cells: Frame) -> Table:
     """A table of cells, those of `tables.cells`: the axes, test accuracy, gradient ratio and flow."""
     shown, title = _shown(info, cells)
-    axes = tables.axes(info)
-    several = len(info["learning_rates"]) > 1
-    trained = ["test accuracy %", *(["learning rate"] if several else [])] if info["steps"] else []
+    axes, numbers = tables.axes(info), _numbers(info)
     table = Table(title=title, title_justify="left")
-    for name in [axis.title for axis in axes]:
-        table.add_column(name, no_wrap=True)
-    for name in [*trained, "log10 gradient ratio"]:
+    for axis in axes:
+        table.add_column(axis.title, no_wrap=True)
+    for name in numbers:
         table.add_column(name, justify="right")
     table.add_column("flow")
     for _, cell in shown.iterrows():
-        numbers = (
-            [_accuracy(cell), *([tables.label(cell["learning_rate"])] if several else [])] if trained else []
-        )
-        ratio = tables.decades(cell["gradient_ratio_log10"])
-        table.add_row(*(str(cell[axis.name]) for axis in axes), *numbers, ratio, cell["flow"])
+        labels = [str(cell[axis.name]) for axis in axes]
+        table.add_row(*labels, *(text(cell) for text in numbers.values()), cell["flow"])
     return table
+
+
+def _numbers(info: Info) -> dict[str, Callable[[Column], str]]:
+    """The columns of numbers: their names, and the text of a cell's."""
+    columns: dict[str, Callable[[Column], str]] = {}
+    if info["steps"]:
+        columns["test accuracy %"] = lambda cell: _accuracy(cell, len(info["seeds"]))
+        if len(info["learning_rates"]) > 1:
+            columns["learning rate"] = lambda cell: f"{cell['learning_rate']:g}" if cell["seeds"] else "–"
+    return columns | {"log10 gradient ratio": lambda cell: tables.decades(cell["gradient_ratio_log10"])}
 
 
 def _shown(info: Info, cells: Frame) -> tuple[Frame, str]:
@@ -68,10 +74,11 @@ def _shown(info: Info, cells: Frame) -> tuple[Frame, str]:
     return cells.loc[ends], f"{info['name']}: the {half} best and {half} worst of {len(cells)} cells by {by}"
 
 
-def _accuracy(cell: Column) -> str:
+def _accuracy(cell: Column, seeds: int) -> str:
     """Mean and deviation over the seeds in percent, or what became of the runs."""
     if not cell["seeds"]:
         statuses = ("diverged", "out of memory", "unfinished")
         return next((name for name in statuses if cell[name.replace(" ", "_")]), "–")
     mean, spread = 100 * cell["test_accuracy"], 100 * cell["test_accuracy_sd"]
-    return f"{mean:.1f}" if math.isnan(spread) else f"{mean:.1f} ± {spread:.1f}"
+    text = f"{mean:.1f}" if math.isnan(spread) else f"{mean:.1f} ± {spread:.1f}"
+    return text if cell["seeds"] == seeds else f"{text} (n = {cell['seeds']})"

@@ -102,11 +102,11 @@ def _values(study: "Study", name: str, words: list[str]) -> Any:
     """The values of an axis that the study has."""
     from cnnjax.functional.names import lookup
 
-    lookup(study.grid, name, f"axis of study {study.name!r}")
+    lookup(study.grid, name, "axis of the grid")
     variants = study.grid[name]
     if not hasattr(variants, "keys"):
         return [parse_value(word) for word in words]
-    return {word: lookup(dict(variants), word, f"variant of axis {name!r}") for word in words}
+    return {word: lookup(dict(variants), word, f"variant of {name}") for word in words}
 
 
 def _check_axes(study: "Study", fields: dict[str, Any]) -> None:

@@ -14,6 +14,9 @@ from cnnjax.commands.options import RunOptions
 if TYPE_CHECKING:
     from cnnjax.study import Store, Study
 
+MODULE = "study_file"
+"""The name under which the file of a study is imported."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -32,7 +35,7 @@ class Run:
 def load_study(file: Path) -> "Study":
     """The constant STUDY of a Python file.
 
-    The file is imported as a module of its own name, and may import what lies beside it.
+    The file may import what lies beside it. Its `if __name__ == "__main__"` is not entered.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -45,10 +48,11 @@ def load_study(file: Path) -> "Study":
         raise FileNotFoundError(
             f"there is no file {file}: name a Python file with a STUDY, as in experiments/"
         )
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = importlib.util.spec_from_file_location(MODULE, file)
     if spec is None or spec.loader is None or file.is_dir():
         raise ValueError(f"{file} is not a Python file: name one with a STUDY, as in experiments/")
-    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up.
+    module = sys.modules[MODULE] = importlib.util.module_from_spec(spec)
     with _importable(file.parent):
         spec.loader.exec_module(module)
     if not hasattr(module, "STUDY"):

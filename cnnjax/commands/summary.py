@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from cnnjax.commands.options import parse_value
 
@@ -29,7 +29,10 @@ class Summary:
     """The name of a model."""
     image: Annotated[tuple[int, ...], arg(metavar="H W C")] = (32, 32, 3)
     """Height, width and channels of the images."""
-    option: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE ...", help_behavior_hint="")] = ()
+    option: Annotated[
+        UseAppendAction[tuple[tuple[str, ...], ...]],
+        arg(metavar="NAME=VALUE ...", help_behavior_hint="(may be repeated)"),
+    ] = ()
     """Options of the model, as in depth=50 activation=tanh norm=none."""
     list: Annotated[bool, arg(help_behavior_hint="")] = False
     """List the models and their options."""
@@ -44,7 +47,7 @@ class Summary:
         from cnnjax import models
         from cnnjax.commands.layers import rows
 
-        options = dict(_option(word) for word in self.option)
+        options = dict(_option(word) for words in self.option for word in words)
         found = rows(models.create(self.model, **options), self.image)
         out = console()
         out.print(_table(_title(self.model, options, self.image), found))

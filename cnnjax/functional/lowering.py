@@ -2,8 +2,8 @@
 
 Two properties of XLA on CPU shape this file. It brings convolutions into the layout of its fast kernel only in the
 entry computation, never in the body of a `scan`, `map` or `while` (jax issue 12868), and the two gradients that JAX
-derives are not in that layout. And its grouped, depthwise and three-dimensional convolutions are slow everywhere. So on
-CPU
+derives are not in that layout. And its grouped, depthwise and three-dimensional convolutions are slow everywhere.
+So on CPU
 
 - a dense convolution has a tangent rule whose two linear parts TRANSPOSE into the fast layout (`_dense`);
 - a three-dimensional one becomes a two-dimensional one over its planes (`_volume`);
@@ -28,7 +28,7 @@ AXES = "HWD"
 BLOCK_BYTES = 2**20
 # Groups are merged into blocks of at least this many channels: narrower products leave the CPU's vector units idle.
 BLOCK_CHANNELS = 16
-# What these functions keep for the backward pass is their input itself, and not its shifted or transposed copies.
+# What a function under this keeps for the backward pass is its input itself, and not the shifted or transposed copies.
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
@@ -81,12 +81,12 @@ def _ungrouped(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array
 
 @functools.partial(_recomputed, static_argnums=(0,))
 def _volume(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution of every plane, whose channels are the taps of the kernel's first axis: XLA has no fast kernel for 3-D."""
+    """A convolution of every plane, with the planes under the kernel's first axis side by side in its channels."""
     (low, high), spread = geometry.padding[0], (geometry.upsampling or (1,))[0]
     stride, dilation, taps = geometry.stride[0], geometry.dilation[0], kernel.shape[0]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (low, high, spread - 1), *[(0, 0, 0)] * 3])
-    last = x.shape[1] - (taps - 1) * dilation
-    shifted = [x[:, tap * dilation : tap * dilation + last : stride] for tap in range(taps)]
+    reach = x.shape[1] - (taps - 1) * dilation
+    shifted = [x[:, start : start + reach : stride] for start in range(0, taps * dilation, dilation)]
     planes = jnp.concatenate(shifted, axis=-1)
     wide = jnp.moveaxis(kernel, 0, 2).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
     flat = dataclasses.replace(

@@ -24,7 +24,6 @@ from cnnjax.study.progress import Progress
 from cnnjax.study.step import Data
 from cnnjax.study.store import FORMAT, Part, Store
 
-
 FLOW_NOTE = (
     "The gradient of a network is called vanishing when its second moment at the first layer is below "
     f"10^{probes.VANISHING:.0f} of that at the last hidden layer, exploding above 10^{probes.EXPLODING:.0f}, else stable."
