@@ -50,7 +50,7 @@ STUDY = Study(
     quick={
         "grid": {
             "architecture": {"lenet5 (5)": LENET}
-            | {f"{name} (8)": {**family, "width": 4, "depth": 8} for name, family in FAMILIES.items()}
+            | {f"{name} (8)": {**FAMILIES[name], "width": 4, "depth": 8} for name in ("mlp", "resnet")}
         },
         "seeds": 1,
         "steps": 2,

@@ -57,7 +57,7 @@ STUDY = Study(
                 "batch norm": {"norm": "batch", "skip": False},
             },
             "initializer": ["xavier_normal"],
-            "depth": [4, 6],
+            "depth": [4],
         },
         "options": {"width": 4},
     },

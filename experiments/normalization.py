@@ -31,7 +31,7 @@ STUDY = Study(
     steps=200,
     record_every=25,
     quick={
-        "grid": {"norm": [None, "batch", "group", "layer"], "batch_size": [2, 16]},
+        "grid": {"norm": ["batch", "group"], "batch_size": [4, 16]},
         "options": {"width": 8, "depth": 4},
         "seeds": 1,
         "steps": 4,

@@ -31,7 +31,7 @@ def print_result(info: Info, runs: Frame, page: Path) -> None:
     if info["seconds"] is not None:
         out.print(f"{answer.size(info, runs)}, in {info['seconds']:.0f} s")
     # Printed plainly, so that a path is never broken into lines.
-    print(f"report: {page}")
+    print(f"report: {page.resolve()}")
 
 
 def cell_table(info: Info, cells: Frame) -> Table:

@@ -63,9 +63,10 @@ def classify(flow: Flow) -> FlowClass:
 
     "not finite" when a gradient is infinite or NaN. A gradient that is exactly zero at the first layer vanishes.
     """
-    ratio = gradient_ratio(flow)
-    if np.isnan(ratio) or ratio == np.inf:
+    hidden = _hidden(flow)
+    if np.any(np.isnan(hidden) | (hidden == np.inf)):
         return "not finite"
+    ratio = gradient_ratio(flow)
     if ratio < VANISHING:
         return "vanishing"
     return "exploding" if ratio > EXPLODING else "stable"
