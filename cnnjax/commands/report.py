@@ -37,9 +37,14 @@ def rebuild(store: "Store") -> int:
 
 
 def _table(store: "Store", name: str) -> "Frame":
-    """A table of the study; empty where nothing was trained or recorded yet."""
+    """A table of the study; one without rows where nothing was trained or recorded."""
     import pandas as pd
 
-    columns = {"curves": ["run", "step"], "layers": ["run", "step", "layer", "path"]}
+    from cnnjax import probes
+
+    columns = {
+        "curves": ("run", "step", "loss", "accuracy", "validation_loss", "validation_accuracy"),
+        "layers": ("run", "step", "layer", "path", "activation", *probes.COLUMNS),
+    }
     exists = (store.folder / f"{name}.parquet").exists()
     return store.table(name) if exists else pd.DataFrame(columns=columns[name])

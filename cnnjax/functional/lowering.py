@@ -206,6 +206,7 @@ def _shifted_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> ja
         shifted = lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, channels), (1, *geometry.stride, 1))
         if features != channels:
             shifted = jnp.repeat(shifted, features // channels, axis=-1)
-        return shifted * jnp.matmul(ones, kernel[offset]).reshape(1, *sizes, features)
+        weights = jnp.matmul(ones, kernel[offset], precision=geometry.precision)
+        return shifted * weights.reshape(1, *sizes, features)
 
     return functools.reduce(jnp.add, map(product, itertools.product(*map(range, window))))

@@ -224,7 +224,9 @@ TRANSPOSED = {
     "pairs": ((4, 4), (3, 3), {"stride": 2, "padding": ((1, 0), (0, 2))}),
     "int": ((5,), (4,), {"stride": 2, "padding": 1}),
     "stride_over_window": ((3,), (2,), {"stride": 4}),
+    "window_under_padding": ((3, 4), (1, 2), {"stride": 2, "padding": 1}),
     "3d": ((2, 3, 2), (2, 2, 3), {"stride": (2, 1, 2)}),
+    "3d_window_under_padding": ((3, 3, 3), (1, 2, 1), {"stride": 2, "padding": 1}),
 }
 
 

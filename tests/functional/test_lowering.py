@@ -28,6 +28,20 @@ CASES = {
     "dense_2d": (lowering._dense, (2, 5, 4, 2), (3, 3, 2, 3), geometry(2, stride=2, pad=(0, 1))),
     "dense_upsampling": (lowering._dense, (2, 3, 3, 2), (2, 2, 2, 3), geometry(2, upsampling=(2, 3))),
     "dense_3d": (lowering._dense, (2, 3, 3, 2, 2), (2, 2, 2, 2, 3), geometry(3)),
+    "volume": (lowering._volume, (2, 4, 3, 2, 2), (3, 2, 1, 2, 3), geometry(3, stride=2, pad=(2, 1))),
+    "volume_dilated": (
+        lowering._volume,
+        (2, 5, 3, 3, 2),
+        (2, 3, 2, 2, 1),
+        geometry(3, pad=(1, 2), dilation=2),
+    ),
+    "volume_upsampling": (
+        lowering._volume,
+        (2, 3, 2, 2, 2),
+        (3, 2, 2, 2, 2),
+        geometry(3, pad=(1, -1), upsampling=(2, 3, 2)),
+    ),
+    "groups_of_volumes": (lowering._grouped, (2, 3, 3, 2, 4), (2, 2, 2, 2, 6), geometry(3, groups=2)),
     "one_block_of_groups": (lowering._grouped, (2, 4, 4, 6), (3, 3, 2, 9), geometry(2, groups=3)),
     "blocks_of_two_groups": (
         lowering._grouped,
@@ -89,7 +103,8 @@ def test_the_cpu_gets_no_grouped_convolution(groups, fan, count):
     assert text.count("feature_group_count = 1") == text.count("batch_group_count = 1") == count
 
 
-@pytest.mark.parametrize("spatial, axes", [((6,), "0"), ((4, 4), "0, 1"), ((3, 3, 2), "0, 1, 2")])
+# Volumes are convolved plane by plane.
+@pytest.mark.parametrize("spatial, axes", [((6,), "0"), ((4, 4), "0, 1"), ((3, 3, 2), "0, 1")])
 def test_gradients_in_a_loop_are_in_the_fast_layout(spatial, axes):
     x, kernels = jnp.zeros((2, *spatial, 4)), jnp.zeros((5, *(3,) * len(spatial), 4, 4))
 
@@ -102,9 +117,9 @@ def test_gradients_in_a_loop_are_in_the_fast_layout(spatial, axes):
     assert layouts == [f"[b, {axes}, f]x[{axes}, i, o]->[b, {axes}, f]"] * 3
 
 
-@pytest.mark.parametrize("groups", [1, 4])
-def test_a_layer_keeps_its_input_and_no_copy_of_it(groups):
-    x, kernels = jnp.zeros((2, 5, 5, 4)), jnp.zeros((7, 3, 3, 4 // groups, 4))
+@pytest.mark.parametrize("rank, groups", [(1, 1), (2, 1), (2, 4), (3, 1), (3, 4)])
+def test_a_layer_keeps_its_input_and_no_copy_of_it(rank, groups):
+    x, kernels = jnp.zeros((2, *(5,) * rank, 4)), jnp.zeros((7, *(3,) * rank, 4 // groups, 4))
 
     def network(x, kernels):
         return lax.scan(lambda x, kernel: (F.conv(x, kernel, groups=groups), None), x, kernels)[0]
@@ -113,7 +128,7 @@ def test_a_layer_keeps_its_input_and_no_copy_of_it(groups):
     assert sum(leaf.size >= x.size * 7 for leaf in kept if leaf.shape[1:-1] != kernels.shape[1:-1]) == 1
 
 
-# A block of one example, of two, and of all six.
+# How many examples fit, and the blocks of at most so many that six make.
 @pytest.mark.parametrize("examples, blocks", [(1, 6), (2, 3), (4, 2), (6, 1)])
 def test_blocks_do_not_change_the_kernel_gradient(examples, blocks, rng, monkeypatch):
     # JAX keeps traces by shape: a size of its own for each case, so that none meets another's block.
@@ -134,9 +149,17 @@ def test_blocks_do_not_change_the_kernel_gradient(examples, blocks, rng, monkeyp
     assert lowering._block_size(x, 3, form) * blocks == 6
 
 
-@pytest.mark.parametrize("budget, size", [(0.5, 1), (1, 1), (2.9, 2), (5, 4), (11, 6), (12, 12), (99, 12)])
-def test_a_block_is_the_largest_divisor_that_fits(budget, size, monkeypatch):
-    x = jnp.zeros((12, 4, 4, 2))
-    # Input 4 x 4 x 2 and, at stride 2, output 2 x 2 x 3 float32 numbers: 176 bytes an example.
+# Input 4 x 4 x 2 and, at stride 2, output 2 x 2 x 3 float32 numbers: 176 bytes an example.
+@pytest.mark.parametrize(
+    "batch, budget, size",
+    [(12, 0.5, 1), (12, 1, 1), (12, 2.9, 2), (12, 5, 4), (12, 11, 6), (12, 12, 12), (12, 99, 12)]
+    # The only divisors of a prime are far from most budgets: then the batch stays whole.
+    + [(13, 4, 1), (13, 5, 13)],
+)
+def test_a_block_is_the_largest_divisor_that_fits(batch, budget, size, monkeypatch):
     monkeypatch.setattr(lowering, "BLOCK_BYTES", int(budget * 176))
-    assert lowering._block_size(x, 3, geometry(2, stride=2)) == size
+    assert lowering._block_size(jnp.zeros((batch, 4, 4, 2)), 3, geometry(2, stride=2)) == size
+
+
+def test_sequences_are_not_split():
+    assert lowering._block_size(jnp.zeros((8, 2**20, 1)), 1, geometry(1)) == 8

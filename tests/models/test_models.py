@@ -240,11 +240,11 @@ def test_the_twin_with_and_without_skips_has_the_same_parameters(name):
 
 
 @deep_models
-def test_a_skip_changes_what_is_computed(name):
-    variants = [small(name, skip=skip) for skip in (True, False)]
-    made = variables(variants[0], IMAGES)
-    logits = [jax.jit(model.apply)(made, IMAGES) for model in variants]
-    assert np.abs(logits[0] - logits[1]).max() > 1e-3
+def test_a_skip_is_another_program(name):
+    programs = [jax.make_jaxpr(small(name, skip=skip).apply) for skip in (True, False)]
+    made = shapes(small(name), IMAGES)
+    additions = [str(program(made, IMAGES)).count("= add") for program in programs]
+    assert additions[0] > additions[1]
 
 
 @deep_models
@@ -275,7 +275,7 @@ def test_a_thousand_layers_are_as_easy_as_ten(name, depth):
     assert size == program(122)[1]
 
 
-@pytest.mark.parametrize("name, remat", [("mlp", True), ("plain", False), ("resnet", False)])
+@pytest.mark.parametrize("name, remat", [("mlp", True), ("resnet", False)])
 def test_written_out_it_is_the_same_network(name, remat):
     scanned = small(name, remat=remat, depth=DEEP[name])
     unrolled = scanned.clone(scan=False)

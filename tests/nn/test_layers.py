@@ -1,4 +1,4 @@
-from functools import partial
+import math
 
 import jax
 import jax.numpy as jnp
@@ -168,7 +168,10 @@ def test_dropout_of_maps_and_of_examples(function, constant):
 
 
 def test_an_nnx_module_wraps_a_layer():
-    module, x = nn.Conv(3, stride=2), images(2, 5, 5, 2)
+    def kernel_init(**options):
+        return lambda key, shape, dtype: jnp.linspace(-1, 1, math.prod(shape), dtype=dtype).reshape(shape)
+
+    module, x = nn.Conv(3, stride=2, kernel_init=kernel_init), images(2, 5, 5, 2)
     wrapped = nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0)).lazy_init(x)
     made = {"params": {"kernel": wrapped.kernel[...], "bias": wrapped.bias[...]}}
     np.testing.assert_array_equal(wrapped(x), module.apply(made, x))
@@ -188,7 +191,7 @@ def test_an_nnx_module_wraps_a_layer():
         (nn.DepthwiseConv(window=0), (1, 4, 4, 2), "window must be positive, got 0"),
         (nn.ConvTranspose(2, padding="FULL"), (1, 4, 4, 2), "takes SAME or VALID padding"),
         (
-            nn.Conv(1, kernel_init=partial(initializers.delta_orthogonal)),
+            nn.Conv(1, kernel_init=initializers.delta_orthogonal),
             (1, 4, 4, 2),
             "delta_orthogonal needs at least as many outputs as inputs, got 2 inputs and 1 outputs",
         ),

@@ -56,11 +56,10 @@ def test_scanned_unrolled_and_checkpointed_are_the_same(length):
     @jax.jit
     def compute(made, apart):
         scanned = [gradients(stack(length, remat=remat), made) for remat in (False, True)]
-        return scanned, [gradients(stack(length, scan=False, remat=remat), apart) for remat in (False, True)]
+        return *scanned, gradients(stack(length, scan=False), apart)
 
-    (scanned, scanned_remat), (unrolled, unrolled_remat) = compute(made, apart)
-    jax.tree.map(close, scanned_remat, scanned)
-    jax.tree.map(close, unrolled_remat, unrolled)
+    scanned, checkpointed, unrolled = compute(made, apart)
+    jax.tree.map(close, checkpointed, scanned)
     (to_x, to_params, to_slots), (y, state) = unrolled
     assert set(state) == set(MUTABLE)
     restacked = {name: nn.restack(tree) for name, tree in state.items()}
@@ -108,8 +107,8 @@ def test_every_block_drops_its_own_entries():
             return nn.Dropout(0.5)(x, train=train)
 
     x = jnp.ones((8, 64))
-    for options in ({}, {"remat": True}, {"scan": False, "remat": True}):
-        module = nn.Stack(Drop, 4, **options)
+    for remat in (False, True):
+        module = nn.Stack(Drop, 4, remat=remat)
 
         @jax.jit
         def compute(x, key, module=module):

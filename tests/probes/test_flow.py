@@ -179,7 +179,7 @@ def test_unrolled_and_checkpointed_agree_with_scanned(single):
     @jax.jit
     def variants(made):
         return (
-            gradient_flow(model.clone(scan=False), written_out(made), IMAGES, LABELS),
+            gradient_flow(model.clone(scan=False, remat=True), written_out(made), IMAGES, LABELS),
             gradient_flow(model.clone(remat=True), made, IMAGES, LABELS),
         )
 

@@ -93,7 +93,7 @@ def test_nested_stacks():
 
 @pytest.mark.parametrize("options", [{"scan": False}, {"remat": True}])
 def test_names_do_not_depend_on_how_a_stack_runs(options):
-    model = models.create("resnet", depth=14, width=4)
+    model = models.create("resnet", depth=8, width=4)
     assert table(model, IMAGES)[0] == table(model.clone(**options), IMAGES)[0]
 
 

@@ -15,7 +15,7 @@ from cnnjax.probes import (
     underflow_depth,
 )
 
-from ..drawn import images
+from ..drawn import images, variables
 
 
 def flow(*moments):
@@ -112,14 +112,20 @@ def flows():
     x, labels = images(8, 4, 4, 3), jnp.arange(8)
     options = dict(depth=DEPTH, width=WIDTH, padding="CIRCULAR", initializer="xavier_normal")
 
-    def one(gain, norm=None):
-        model = models.create("plain", gain=gain, norm=norm, **options)
-        return gradient_flow(model, model.init(jax.random.key(0), x), x, labels)
+    model = models.create("plain", **options)
+    normalized = model.clone(norm="batch")
 
-    gains = jnp.array([1.0, np.sqrt(2)])
-    by_gain, normalized = jax.jit(lambda g: (jax.lax.map(one, g), one(1.0, "batch")))(gains)
+    @jax.jit
+    def compute(gains, made):
+        def under(gain):
+            drawn = model.clone(gain=gain).init(jax.random.key(0), x)
+            return gradient_flow(model, drawn, x, labels)
+
+        return jax.lax.map(under, gains), gradient_flow(normalized, made, x, labels)
+
+    by_gain, batch = compute(jnp.array([1.0, np.sqrt(2)]), variables(normalized, x))
     xavier, he = (jax.tree.map(lambda leaf, i=i: leaf[i], by_gain) for i in range(2))
-    return {"xavier": xavier, "he": he, "batch": normalized}
+    return {"xavier": xavier, "he": he, "batch": batch}
 
 
 # ln |g|^2 is a random walk over layers whose steps have variance 5 / n at width n (Hanin & Nica 2020), and a line
