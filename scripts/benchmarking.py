@@ -122,21 +122,32 @@ class Bench:
         at_least: float | None = None,
         at_most: float | None = None,
         rounds: int | None = None,
+        name: str | None = None,
+        per: int = 1,
     ) -> None:
-        """Asks two sides in turn. `at_least` bounds other / ours, `at_most` ours / other."""
-        if not self.wants(case):
+        """Asks two sides in turn and adds a row.
+
+        Args:
+          case: what both sides run.
+          ours, other: the sides.
+          at_least: bounds other / ours.
+          at_most: bounds ours / other.
+          rounds: fewer or more than usual.
+          name: of the row, where it is not the case's.
+          per: how many equal parts a run has; the row holds the time of one.
+        """
+        if not self.wants(name or case):
             return
-        asked = [
-            (self.ask(ours, case).milliseconds, self.ask(other, case).milliseconds)
+        times = [
+            [self.ask(side, case).milliseconds / per for side in (ours, other)]
             for _ in range(rounds or self._rounds)
         ]
-        a, b = (statistics.median(times) for times in zip(*asked, strict=True))
+        a, b = map(statistics.median, zip(*times, strict=True))
         if at_most is not None:
-            self.add(Row(case, a, b, a / b, f"ours <= {at_most:g} other", a / b <= at_most))
-        elif at_least is not None:
-            self.add(Row(case, a, b, b / a, f"{at_least:g} times faster", b / a >= at_least))
+            required, met = f"ours <= {at_most:g} other", a / b <= at_most
         else:
-            self.add(Row(case, a, b, b / a, "", None))
+            required, met = f"{at_least:g} times faster" if at_least else "", b / a >= (at_least or 0)
+        self.add(Row(name or case, a, b, a / b if at_most else b / a, required, met if required else None))
 
     def add(self, row: Row) -> None:
         """Adds a row and shows it, because a benchmark takes a while."""
