@@ -59,15 +59,12 @@ def segment(program: study.Program, devices: study.RunDevices, data: Data) -> Ru
     def one(operands: tuple, shared: Data) -> tuple:
         return advance(program, recorder, grid.WHOLE, *operands, shared)
 
-    starts = [
-        jax.jit(functools.partial(initial_state, program, grid.WHOLE, run.initializer))(
-            jax.tree.map(lambda a: a[0], numbers_of([run])), images
-        )
-        for run in program.runs
-    ]
-    states = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
+    # All from one initializer: what the numbers are does not change the time.
+    start = functools.partial(initial_state, program, grid.WHOLE, program.runs[0].initializer)
+    numbers = numbers_of(program.runs)
+    states = jax.jit(study.over_runs(start, run_axis="map"))(numbers, images)
     rows = np.stack([grid.batches(run.seed, grid.SEGMENT) for run in program.runs])
-    many = devices.split((states, numbers_of(program.runs), rows))
+    many = devices.split((states, numbers, rows))
     compiled = devices.compile(one, many, data)
     return lambda: compiled(many, data)[1]
 

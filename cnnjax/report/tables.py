@@ -127,7 +127,7 @@ def decades(value: float) -> str:
 
 def _flow(flows: Column) -> str:
     """What most seeds show; a tie is not called stable."""
-    counts = flows.dropna().value_counts()
+    counts = flows.dropna().astype(object).value_counts()
     leading = [flow for flow in FLOWS if counts.get(flow, 0) == counts.max()]
     return leading[-1] if leading else ""
 
