@@ -109,7 +109,7 @@ def torch_python(options: list[str]) -> tuple[str | None, list[str]]:
 if __name__ == "__main__":
     study.one_host_device_per_core()
     python, arguments = torch_python(sys.argv[1:])
-    if python is None:
+    if python is None and "--side" not in arguments:
         print("PyTorch is skipped: name an interpreter that has it by --torch-python", file=sys.stderr)
     commands = {
         "flax": [sys.executable, str(FOLDER / "grid_flax.py")],
