@@ -192,7 +192,7 @@ def test_browser_sorts_the_table_of_runs(page: Path, small: Study, tmp_path: Pat
 
 def test_tables_from_disk_make_the_same_page(page: Path, small: Study, tmp_path: Path) -> None:
     # Parquet brings back nullable integers, booleans and texts, and float32 where the study stored it.
-    runs = small.runs.astype({"diverged_step": "Int64", "diverged_layer": "Int64", "selected": "boolean"})
+    runs = small.runs.astype({"diverged_step": "Int64", "diverged_layer": "string", "selected": "boolean"})
     tables = []
     for name, table in (("runs", runs), ("curves", small.curves), ("layers", small.layers)):
         table.to_parquet(tmp_path / f"{name}.parquet")
