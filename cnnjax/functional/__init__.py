@@ -60,7 +60,16 @@ from cnnjax.functional.shapes import (
     same_padding,
     transposed_output_size,
 )
-from cnnjax.functional.statistics import Moments, log10_norm, moments, pair_correlation, slope_fractions
+from cnnjax.functional.statistics import (
+    Moments,
+    log10_norm,
+    moments,
+    pair_correlation,
+    read_norms,
+    scaled_moments,
+    scaled_norm,
+    slope_fractions,
+)
 from cnnjax.functional.tap import new_slot, tap
 
 __all__ = [
@@ -124,6 +133,9 @@ __all__ = [
     "sigmoid",
     "silu",
     "slope_fractions",
+    "read_norms",
+    "scaled_moments",
+    "scaled_norm",
     "softsign",
     "squared_error",
     "tanh",

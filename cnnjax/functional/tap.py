@@ -6,18 +6,19 @@ call of `jax.grad` with respect to (parameters, slots) gives both, and nothing o
 """
 
 import jax
+import jax.numpy as jnp
 
-from cnnjax.functional.statistics import Moments, moments, zero_moments
+from cnnjax.functional.statistics import scaled_moments
 
 
-def new_slot() -> Moments:
-    """An empty slot. Its value is never read: only its gradient means something."""
-    return zero_moments()
+def new_slot() -> jax.Array:
+    """An empty slot, `(3,)`. Its value is never read: only its gradient means something."""
+    return jnp.zeros(3, jnp.float32)
 
 
 @jax.custom_vjp
-def tap(x: jax.Array, slot: Moments) -> jax.Array:
-    """Returns `x`; in the backward pass the gradient of `slot` is `moments(cotangent of x)`.
+def tap(x: jax.Array, slot: jax.Array) -> jax.Array:
+    """Returns `x`; in the backward pass the gradient of `slot` is `scaled_moments(cotangent of x)`; `Moments.of` reads it.
 
     The cotangent itself goes through bit by bit, so a tap changes no other gradient. There is no forward-mode rule: a
     Jacobian by `jax.jvp` goes through a network without slots.
@@ -29,12 +30,12 @@ def tap(x: jax.Array, slot: Moments) -> jax.Array:
     return x
 
 
-def _tap_forward(x: jax.Array, slot: Moments) -> tuple[jax.Array, None]:
+def _tap_forward(x: jax.Array, slot: jax.Array) -> tuple[jax.Array, None]:
     return x, None
 
 
-def _tap_backward(_: None, cotangent: jax.Array) -> tuple[jax.Array, Moments]:
-    return cotangent, moments(cotangent)
+def _tap_backward(_: None, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return cotangent, scaled_moments(cotangent)
 
 
 tap.defvjp(_tap_forward, _tap_backward)

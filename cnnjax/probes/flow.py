@@ -41,7 +41,7 @@ COLUMNS = (
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["columns"], meta_fields=["layers", "activations"]
+    jax.tree_util.register_dataclass, data_fields=["table"], meta_fields=["layers", "activations"]
 )
 @dataclasses.dataclass(frozen=True)
 class Flow:
@@ -50,7 +50,7 @@ class Flow:
     Attributes:
       layers: the name of each layer, its path in the model.
       activations: the name of each layer's activation.
-      columns: by name (`COLUMNS`), an array `(layers,)`:
+      table: an array `(layers, columns)`, its columns in the order of `COLUMNS`:
         mean, log10_second_moment: of the pre-activation z;
         dead, saturated: fractions of z where the activation's slope is 0, or below a tenth of its maximum;
         correlation: mean cosine between neighboring examples' z;
@@ -63,7 +63,12 @@ class Flow:
 
     layers: tuple[str, ...]
     activations: tuple[str, ...]
-    columns: dict[str, jax.Array]
+    table: jax.Array | np.ndarray
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns by name, each `(layers,)`."""
+        return {name: self.table[..., i] for i, name in enumerate(COLUMNS)}
 
     def frame(self) -> pd.DataFrame:
         """A row for each layer: `layer` (its index), `path`, `activation`, and the columns.
@@ -71,15 +76,14 @@ class Flow:
         Raises:
           ValueError: the table carries further axes (of a vmap): take one entry of it first.
         """
-        columns = {name: np.asarray(self.columns[name]) for name in COLUMNS}
-        shape = next(iter(columns.values())).shape
-        if shape != (len(self.layers),):
+        if self.table.ndim != 2:
             raise ValueError(
-                f"a frame has one row for each of {len(self.layers)} layers, but these columns have shape {shape}: "
-                "select one run first, as in jax.tree.map(lambda a: a[0], flow)"
+                f"a frame has one row for each of {len(self.layers)} layers, but this table has shape "
+                f"{self.table.shape}: select one run first, as in jax.tree.map(lambda a: a[0], flow)"
             )
         names = {"layer": range(len(self.layers)), "path": self.layers, "activation": self.activations}
-        return pd.DataFrame({**names, **columns})
+        columns = zip(COLUMNS, np.asarray(self.table).T, strict=True)
+        return pd.DataFrame({**names, **dict(columns)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Recorder:
             return model.apply(variables, images, **options)[1][SLOTS]
 
         slots = jax.eval_shape(make_slots, variables, images)
-        shapes = [_at(slots, point.path)[GRADIENTS[0]].mean.shape for point in points]
+        shapes = [_at(slots, point.path)[GRADIENTS[0]].shape[:-1] for point in points]
         lengths = {
             stack: n
             for p, shape in zip(points, shapes, strict=True)
@@ -153,17 +157,14 @@ class Recorder:
           gradients: of the parameters.
           updates: what the optimizer adds to the parameters; None leaves that column NaN.
         """
-        tables = []
+        rows = []
         for point in self.points:
-            row = dict(_at(record, point.path)["forward"])
-            slots = _at(slot_gradients, point.path)
-            for gradient in GRADIENTS:
-                row |= {f"{gradient}_{name}": v for name, v in slots[gradient]._asdict().items()}
-            kernels = [_kernel(tree, point.kernel) for tree in (params, gradients, updates)]
-            row |= _kernel_row(*kernels, shape=row["mean"].shape)
-            tables.append(row)
-        columns = {c: jnp.concatenate([jnp.ravel(t[c]) for t in tables])[self.order] for c in COLUMNS}
-        return Flow(self.layers, self.activations, columns)
+            forward, slots = _at(record, point.path)["forward"], _at(slot_gradients, point.path)
+            trees = (params, gradients, updates)
+            norms = [_scaled_norms(_kernel(tree, point.kernel), forward.shape[:-1]) for tree in trees]
+            row = jnp.concatenate([forward, *(slots[name] for name in GRADIENTS), *norms], axis=-1)
+            rows.append(row.reshape(-1, row.shape[-1]))
+        return Flow(self.layers, self.activations, _table(jnp.concatenate(rows)[self.order]))
 
 
 def gradient_flow(
@@ -223,12 +224,19 @@ def _kernel(tree: Any, path: Path | None) -> jax.Array | None:
     return None if tree is None or path is None else _at(tree, path)
 
 
-def _kernel_row(kernel: Any, gradient: Any, update: Any, *, shape: tuple[int, ...]) -> dict[str, jax.Array]:
-    def log10_norms(stacked: jax.Array | None) -> jax.Array:
-        if stacked is None:
-            return jnp.full(shape, jnp.nan, jnp.float32)
-        flat = stacked.reshape(math.prod(shape), *stacked.shape[len(shape) :])
-        return jax.vmap(F.log10_norm)(flat).reshape(shape)
+def _scaled_norms(kernels: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
+    """`scaled_norm` of the kernels of a point, `(*shape, 2)`; NaN without any."""
+    if kernels is None:
+        return jnp.full((*shape, 2), jnp.nan, jnp.float32)
+    flat = kernels.reshape(math.prod(shape), *kernels.shape[len(shape) :])
+    return jax.vmap(F.scaled_norm)(flat).reshape(*shape, 2)
 
-    kernel, gradient, update = map(log10_norms, (kernel, gradient, update))
-    return dict(zip(KERNEL_COLUMNS, (kernel, gradient, gradient - kernel, update - kernel), strict=True))
+
+def _table(rows: jax.Array) -> jax.Array:
+    """`COLUMNS` from a row of numbers for each layer: the record, the slots, and the scaled norms."""
+    moments, rest, slots, norms = jnp.split(rows, (6, 9, 15), axis=1)
+    before, after = (F.Moments.of(part) for part in jnp.split(moments, 2, axis=1))
+    backward = [moment for part in jnp.split(slots, 2, axis=1) for moment in F.Moments.of(part)]
+    kernel, gradient, update = F.read_norms(norms.reshape(-1, 3, 2)).T
+    forward = [*before[:2], *rest.T, *after[:2]]
+    return jnp.stack([*forward, *backward, kernel, gradient, gradient - kernel, update - kernel], axis=1)

@@ -1,7 +1,7 @@
 """The runs of one program that are computed together: started, advanced segment by segment, stored after each."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from cnnjax.frame import Frame
 from cnnjax.probes import Recorder
 from cnnjax.study import tables
 from cnnjax.study.config import Study
-from cnnjax.study.devices import RunDevices, over_runs
+from cnnjax.study.devices import RunDevices, jit, over_runs
 from cnnjax.study.plan import Program, Run
 from cnnjax.study.progress import Progress
 from cnnjax.study.step import Data, Numbers, State, advance, evaluate, initial_state, look
@@ -41,9 +41,9 @@ class Chunk:
 
     def prepare(self) -> "Chunk":
         """Compiles, and makes the first states or reads the saved ones; may be called in a thread, ahead of `run`."""
-        state = jax.eval_shape(self._initial_states)
         self._done, self._curves, self._layers = 0, [], []
-        saved = self.part.restore(state)
+        shapes = jax.eval_shape(self._start(self.padded), numbers_of(self.padded), self.images)
+        saved = self.part.restore(shapes)
         if saved is None:
             state = self._initial_states()
         else:
@@ -101,12 +101,15 @@ class Chunk:
         parts = []
         for members in groups.values():
             runs = [self.padded[i] for i in members]
-            start = functools.partial(initial_state, self.program, self.study.steps, runs[0].initializer)
             images = jnp.zeros(self.images.shape, jnp.float32)
-            starts = jax.jit(over_runs(start, run_axis="map"))
-            parts.append(starts(numbers_of(runs), images))
+            parts.append(jit(self._start(runs))(numbers_of(runs), images))
         order = np.argsort(np.concatenate(list(groups.values())))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
+
+    def _start(self, runs: Sequence[Run]) -> Callable[..., State]:
+        """A function of (numbers, images) that makes the first states of runs with the same initializer."""
+        start = functools.partial(initial_state, self.program, self.study.steps, runs[0].initializer)
+        return over_runs(start, run_axis="map")
 
     def _compile(self) -> None:
         def train(one: Any, shared: Data) -> Any:

@@ -38,6 +38,15 @@ def over_runs(function: Callable[..., Any], *, run_axis: RunAxis = "auto") -> Ca
     return lambda many, shared: jax.vmap(lambda one: function(one, shared))(many)
 
 
+def jit(function: Callable[..., Any]) -> Any:
+    """`jax.jit`, on CPU with LLVM's second level of optimization.
+
+    The programs of a study run as fast with it as with the third, which takes ten times as long to compile a random draw.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 2} if on_cpu else None)
+
+
 class RunDevices:
     """The devices of a study as a mesh with one axis, "runs".
 
@@ -74,4 +83,4 @@ class RunDevices:
         mapped = over_runs(function, run_axis=self.run_axis)
         # Nothing crosses the mesh, so there is no replication for shard_map to check.
         spread = jax.shard_map(mapped, mesh=self.mesh, in_specs=(runs, same), out_specs=runs, check_vma=False)
-        return jax.jit(spread).lower(many, shared).compile()
+        return jit(spread).lower(many, shared).compile()

@@ -23,20 +23,17 @@ ACCURACIES = (
 
 
 def layer_rows(flows: Flow, runs: Sequence[Run], step: int) -> Frame:
-    """A row for each run and layer. `flows`: columns `(runs or more, layers)`."""
+    """A row for each run and layer. `flows`: a table `(runs or more, layers, columns)`."""
     count, layers = len(runs), len(flows.layers)
-    frame = pd.DataFrame(
-        {
-            "run": np.repeat([run.run for run in runs], layers),
-            "step": step,
-            "layer": np.tile(np.arange(layers), count),
-            "path": list(flows.layers) * count,
-            "activation": list(flows.activations) * count,
-        }
-    )
-    for name in probes.COLUMNS:
-        frame[name] = np.asarray(flows.columns[name])[:count].ravel()
-    return frame
+    names = {
+        "run": np.repeat([run.run for run in runs], layers),
+        "step": step,
+        "layer": np.tile(np.arange(layers), count),
+        "path": list(flows.layers) * count,
+        "activation": list(flows.activations) * count,
+    }
+    columns = np.asarray(flows.table)[:count].reshape(-1, len(probes.COLUMNS)).T
+    return pd.DataFrame({**names, **dict(zip(probes.COLUMNS, columns, strict=True))})
 
 
 def curve_rows(runs: Sequence[Run], step: int, **columns: Any) -> Frame:
@@ -72,8 +69,7 @@ def flow_columns(layers: Frame) -> dict[str, list[Any]]:
     """The derived numbers of each run, in the order of the runs. `layers`: the rows of one step."""
     columns = collections.defaultdict(list)
     for _, rows in layers.groupby("run", sort=True):
-        values = {name: rows[name].to_numpy() for name in probes.COLUMNS}
-        flow = Flow(tuple(rows["path"]), tuple(rows["activation"]), values)
+        flow = Flow(tuple(rows["path"]), tuple(rows["activation"]), rows[list(probes.COLUMNS)].to_numpy())
         columns["gradient_ratio_log10"].append(probes.gradient_ratio(flow))
         columns["gradient_slope"].append(probes.gradient_slope(flow))
         columns["flow"].append(probes.classify(flow))

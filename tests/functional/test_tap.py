@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cnnjax.functional import new_slot, tap
+from cnnjax.functional import Moments, new_slot, tap
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_tap_changes_no_gradient(network):
 def test_the_gradient_of_a_slot_is_the_moments_of_the_cotangent(network):
     weights, x = network
     shift = jnp.zeros((3, 4, 5))
-    slots = jax.jit(jax.grad(loss, 2))(weights, x, stacked_slots(3))
+    slots = Moments.of(jax.jit(jax.grad(loss, 2))(weights, x, stacked_slots(3)))
     cotangents = np.asarray(jax.jit(jax.grad(loss, 3))(weights, x, None, shift), np.float64)
     np.testing.assert_allclose(slots.mean, cotangents.mean((1, 2)), rtol=1e-4)
     np.testing.assert_allclose(
@@ -53,11 +53,13 @@ def test_the_gradient_of_a_slot_is_the_moments_of_the_cotangent(network):
 
 
 def through(cotangent):
-    """The gradient of a slot through which `cotangent` comes, and the gradient behind the tap."""
-    x = jnp.zeros_like(cotangent)
-    return jax.grad(lambda x, slot: jnp.vdot(tap(x, slot), cotangent).astype(jnp.float32), (0, 1))(
-        x, new_slot()
-    )
+    """The gradient behind a tap through which `cotangent` comes, and the moments that the slot received."""
+
+    def objective(x, slot):
+        return jnp.vdot(tap(x, slot), cotangent).astype(jnp.float32)
+
+    gradient, slot = jax.grad(objective, (0, 1))(jnp.zeros_like(cotangent), new_slot())
+    return gradient, Moments.of(slot)
 
 
 def test_a_gradient_of_1e_30_is_a_number():
@@ -120,7 +122,8 @@ def test_in_scan_and_map_and_checkpoint_it_is_a_loop(network):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), other, expected)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), vmapped, mapped)
     # The largest over the batch is the largest over its examples.
-    np.testing.assert_allclose(vmapped.log10_max.max(0), expected[1].log10_max, atol=1e-5)
+    largest = Moments.of(vmapped).log10_max.max(0)
+    np.testing.assert_allclose(largest, Moments.of(expected[1]).log10_max, atol=1e-5)
 
 
 def test_the_value_of_a_slot_is_never_read(network):

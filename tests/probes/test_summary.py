@@ -5,6 +5,7 @@ import pytest
 
 from cnnjax import models
 from cnnjax.probes import (
+    COLUMNS,
     EXPLODING,
     VANISHING,
     Flow,
@@ -21,9 +22,9 @@ from ..drawn import images, variables
 def flow(*moments):
     """A flow with these log10 second moments; the last one is the head's."""
     names = tuple(f"layer{i}" for i in range(len(moments)))
-    return Flow(
-        names, ("tanh",) * len(names), {"gradient_log10_second_moment": jnp.array(moments, jnp.float32)}
-    )
+    table = np.full((len(names), len(COLUMNS)), np.nan, np.float32)
+    table[:, COLUMNS.index("gradient_log10_second_moment")] = moments
+    return Flow(names, ("tanh",) * len(names), table)
 
 
 HEAD = 7.0  # far from the others, so that it shows where it is counted
