@@ -9,7 +9,6 @@ from cnnjax.cli import main
 from cnnjax.commands.run import load_study
 from cnnjax.study import Store, plan
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
 
 

@@ -1,6 +1,5 @@
 """The engine end to end: against a training loop written out, killed, diverging, out of memory."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from cnnjax.study import Study, run
 from cnnjax.study.chunk import Chunk
 from cnnjax.study.store import Part
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 TABLES = ("runs", "curves", "layers")
 STUDY = Study(
     name="small",
@@ -47,7 +45,7 @@ def assert_same(one, other):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, quick_compile):
+def finished(tmp_path_factory):
     return run(STUDY, tmp_path_factory.mktemp("small"), quiet=True, command="the command")
 
 
@@ -169,8 +167,7 @@ def test_killed_it_ends_with_the_same_tables(tmp_path):
     )
 
     def start(folder):
-        environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        return subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment)
+        return subprocess.Popen([sys.executable, "-c", script, str(folder)])
 
     whole = start(tmp_path / "whole")
     assert whole.wait() == 0
