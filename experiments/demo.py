@@ -1,15 +1,16 @@
 """Which activation, initializer, normalization, skip connection and depth keeps the gradient alive?
 
-The small tour of the project: plain convolutional networks of 8 and 24 layers on real handwritten digits (8x8), with one
+The small tour of the project: plain convolutional networks of 10 and 30 layers on real handwritten digits (8x8), with one
 thing changed at a time.
 
 Papers: Glorot & Bengio 2010; He et al. 2015; Ioffe & Szegedy 2015; He et al. 2016; Yang et al. 2019.
 Command: scripts/demo, or `cnnjax run experiments/demo.py`
-Cost: 216 runs of 60 steps in 18 programs.
-Expected: sigmoid vanishes in every plain network and stays at chance. ReLU under Xavier loses half of the gradient's second
-moment per layer and stays at chance when deep, under He it keeps it. Batch norm makes the gradient of a plain ReLU network
-GROW toward the input at initialization, and yet the network trains; with a skip connection besides, it hardly grows. A skip
-connection does not save the sigmoid, which stands behind the addition.
+Cost: 216 runs of 80 steps in 18 programs.
+Expected (seen on JAX 0.10.2, 2 CPU cores, 3 minutes, 1.3 GiB): sigmoid vanishes in every plain network, by 36 orders of
+magnitude under Xavier at depth 30, and stays at chance. ReLU under Xavier loses half of the gradient's second moment per
+layer and stays at chance when deep; under He it keeps it. Batch norm makes the gradient of a plain ReLU network GROW toward the
+input at initialization, by 4 orders at depth 30, and yet the network trains, if slowly; with a skip connection besides, it
+grows less than half as fast. A skip connection does not save the sigmoid, which stands behind the addition.
 """
 
 from cnnjax.cli import main_of_study
@@ -39,11 +40,11 @@ STUDY = Study(
             "skip + batch norm": {"norm": "batch", "skip": True},
         },
         "initializer": ["xavier_normal", "he_normal"],
-        "depth": [8, 24],
+        "depth": [10, 30],
     },
     learning_rates=[0.02, 0.004],
     seeds=3,
-    steps=60,
+    steps=80,
     record_every=20,
     batch_size=32,
     quick={
