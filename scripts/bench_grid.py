@@ -45,7 +45,7 @@ def steady() -> Run:
     images, labels = grid.data()
     split = Split(images, labels)
     devices = study.RunDevices()
-    data = devices.everywhere(Data(split, split, split, np.float32([0.5]), np.float32([0.3])))
+    data = devices.everywhere(Data(split, (split,), (split,), np.float32([0.5]), np.float32([0.3])))
     segments = [segment(program, devices, data) for program in study.plan(STUDY)]
     return lambda: jax.device_get([run() for run in segments])
 

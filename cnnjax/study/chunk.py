@@ -64,20 +64,25 @@ class Chunk:
         while self._done < self.study.steps:
             self._segment()
             progress.advance(len(self.runs) * self.study.record_every)
-        test = jax.device_get(self._evaluate(self._state, (self.data, self.data.test)))
-        self._finish(pd.concat(self._curves), pd.concat(self._layers), test)
+        self._finish(pd.concat(self._curves), pd.concat(self._layers), self._score(self.data.test))
 
     def _segment(self) -> None:
         """One compiled call, its evaluation, and their storing."""
         rows = self._draw(self.study.record_every)
         self._state, segment = self._advance((self._state, self.numbers, rows), self.data)
-        validation = self._evaluate(self._state, (self.data, self.data.validation))
-        segment, validation = jax.device_get((segment, validation))
+        validation = self._score(self.data.validation)
+        segment = jax.device_get(segment)
         self._layers += self._layer_rows(segment, self._done)
         self._done += self.study.record_every
         self._curves.append(self._curve_rows(segment, validation, self._done))
         so_far = {"curves": pd.concat(self._curves), "layers": pd.concat(self._layers)}
         self.part.save(self._done, self._state, so_far)
+
+    def _score(self, blocks: Sequence[Split]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean loss and accuracy of every run on a split."""
+        sums = [self._evaluate(self._state, (self.data, block)) for block in blocks]
+        loss, correct, count = np.sum(jax.device_get(sums), axis=0).T
+        return loss / count, correct / count
 
     def _look(self) -> None:
         """The networks at initialization only."""
@@ -127,7 +132,7 @@ class Chunk:
         many = (self._state, self.numbers, self._draw(self.study.record_every if trains else 1))
         self._advance = self.devices.compile(train if trains else look_only, many, self.data)
         if trains:
-            self._evaluate = self.devices.compile(score, self._state, (self.data, self.data.validation))
+            self._evaluate = self.devices.compile(score, self._state, (self.data, self.data.validation[0]))
 
     def _layer_rows(self, segment: Any, done: int) -> list[Frame]:
         rows = [tables.layer_rows(segment.first, self.runs, done)]

@@ -10,19 +10,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cnnjax import data, probes
 from cnnjax import functional as F
-from cnnjax.data import Dataset, Split
+from cnnjax.data import Dataset
 from cnnjax.study import environment, tables
 from cnnjax.study.chunk import Chunk
 from cnnjax.study.config import Study
 from cnnjax.study.devices import RunAxis, RunDevices
 from cnnjax.study.plan import Program, Run, axis_labels, plan
 from cnnjax.study.progress import Progress
-from cnnjax.study.step import Data
+from cnnjax.study.step import Data, blocks_of
 from cnnjax.study.store import FORMAT, Part, Store
+
+EVALUATION_BLOCK = 2000
 
 FLOW_NOTE = (
     "The gradient of a network is called vanishing when its second moment at the first layer is below "
@@ -183,15 +184,9 @@ def _check(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
 
 
 def _device_data(dataset: Dataset) -> Data:
-    """The arrays of a data set, validation and test padded to one size so that both are evaluated by one program."""
-    size = max(len(dataset.validation), len(dataset.test))
-
-    def padded(split: Split) -> Split:
-        extra = size - len(split)
-        images = np.pad(split.images, [(0, extra), (0, 0), (0, 0), (0, 0)])
-        return Split(images, np.pad(split.labels, (0, extra), constant_values=-1))
-
-    return Data(dataset.train, padded(dataset.validation), padded(dataset.test), dataset.mean, dataset.std)
+    size = min(max(len(dataset.validation), len(dataset.test)), EVALUATION_BLOCK)
+    validation, test = (blocks_of(split, size) for split in (dataset.validation, dataset.test))
+    return Data(dataset.train, validation, test, dataset.mean, dataset.std)
 
 
 def _info(study: Study, dataset: Dataset, devices: RunDevices, command: str) -> dict[str, Any]:

@@ -19,11 +19,14 @@ EVALUATION_BATCH = 500
 
 
 class Data(NamedTuple):
-    """The device's copy of a data set: uint8 images, and the training split's moments."""
+    """The device's copy of a data set: uint8 images, and the training split's moments.
+
+    The splits that are only evaluated come in blocks of one size, padded with labels below 0: one program serves both.
+    """
 
     train: Split
-    validation: Split
-    test: Split
+    validation: tuple[Split, ...]
+    test: tuple[Split, ...]
     mean: ArrayLike
     std: ArrayLike
 
@@ -133,28 +136,35 @@ def look(
     return recorder.flow(passed.record, passed.slots, state.params, passed.gradients)
 
 
-def evaluate(program: Program, state: State, data: Data, split: Split) -> tuple[jax.Array, jax.Array]:
-    """Mean loss and accuracy on a split, with running statistics, in batches. Labels below 0 are padding."""
+def evaluate(program: Program, state: State, data: Data, block: Split) -> jax.Array:
+    """Sums over a block: of the loss, of the correct answers, and of the examples, `(3,)`; with running statistics."""
     model = program.make_model()
-    count = split.labels.shape[0]
-    batches = -(-count // EVALUATION_BATCH)
-    size = -(-count // batches)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
 
-    def padded(array: Any, value: int) -> jax.Array:
-        extra = [(0, batches * size - count)] + [(0, 0)] * (array.ndim - 1)
-        return jnp.pad(array, extra, constant_values=value).reshape(batches, size, *array.shape[1:])
-
-    def batch(operands: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def batch(operands: tuple[jax.Array, jax.Array]) -> jax.Array:
         images, labels = operands
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
         logits: Any = model.apply(variables, data.images(images), train=False)
-        real = (labels >= 0).astype(jnp.float32)
         safe = jnp.maximum(labels, 0)
-        return jnp.sum(F.cross_entropy(logits, safe) * real), jnp.sum(F.accuracy(logits, safe) * real)
+        columns = jnp.stack([F.cross_entropy(logits, safe), F.accuracy(logits, safe), jnp.ones(labels.shape)])
+        return jnp.sum(jnp.where(labels >= 0, columns, 0), axis=1)
 
-    loss, correct = jax.lax.map(batch, (padded(split.images, 0), padded(split.labels, -1)))
-    total = jnp.sum((split.labels >= 0).astype(jnp.float32))
-    return jnp.sum(loss) / total, jnp.sum(correct) / total
+    batches = -(-len(block) // EVALUATION_BATCH)
+    pieces = _padded(block, batches * -(-len(block) // batches))
+    shaped = [array.reshape(batches, -1, *array.shape[1:]) for array in (pieces.images, pieces.labels)]
+    return jnp.sum(jax.lax.map(batch, tuple(shaped)), axis=0)
+
+
+def blocks_of(split: Split, size: int) -> tuple[Split, ...]:
+    """A split in blocks of `size` examples, the last one padded with labels of -1."""
+    whole = _padded(split, -(-len(split) // size) * size)
+    starts = range(0, len(whole), size)
+    return tuple(Split(whole.images[i : i + size], whole.labels[i : i + size]) for i in starts)
+
+
+def _padded(split: Split, size: int) -> Split:
+    extra = size - len(split)
+    images = jnp.pad(split.images, [(0, extra)] + [(0, 0)] * (split.images.ndim - 1))
+    return Split(images, jnp.pad(split.labels, (0, extra), constant_values=-1))
 
 
 def _optimizer(program: Program, total: int, numbers: Numbers) -> optax.GradientTransformation:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from cnnjax.data import load
+from cnnjax.data import load, sources
 
 
 def images_of(data) -> set[bytes]:
@@ -53,6 +53,14 @@ def test_seeds_and_options_draw_independently():
     np.testing.assert_array_equal(first.validation.images, load(subset=100).validation.images)
 
 
+def test_validation_takes_a_fifth_but_has_a_bound(write_set, tmp_path, monkeypatch):
+    assert len(load().validation) == round((1797 - 359) / 5)
+    write_set()
+    assert len(load("tiny", data_dir=tmp_path / "sets").validation) == 6
+    monkeypatch.setattr(sources, "_MOST_VALIDATION", 4)
+    assert len(load("tiny", data_dir=tmp_path / "sets").validation) == 4
+
+
 def test_no_validation():
     data = load(validation=0)
     assert (len(data.train), len(data.validation)) == (1438, 0)
@@ -72,7 +80,7 @@ def test_a_subset_is_stratified_and_sets_the_moments():
         ({"subset": 1151}, "digits has 1150 images left for training: subset cannot be 1151"),
         ({"subset": 0}, "subset cannot be 0"),
         ({"validation": 1.0}, "expected split_seed >= 0, 0 <= validation < 1, got 0, 1.0"),
-        ({"split_seed": -1}, "expected split_seed >= 0, 0 <= validation < 1, got -1, 0.2"),
+        ({"split_seed": -1}, "expected split_seed >= 0, 0 <= validation < 1, got -1, None"),
     ],
 )
 def test_options_out_of_range(options, says):
@@ -125,10 +133,11 @@ def test_moments_of_well_known_sets(tfds_dir, name):
 def test_notes_of_the_inexact_copy_of_cifar10(tfds_dir):
     if not (tfds_dir / "cifar10_inexact.json").exists():
         pytest.skip("this copy of cifar10 is exact")
-    notes = load("cifar10", data_dir=tfds_dir).notes
+    data = load("cifar10", data_dir=tfds_dir)
+    assert (len(data.train), len(data.validation), len(data.test)) == (48_000, 2000, 10_000)
     assert (
         "23 of the 10000 test images of this copy of cifar10 are not bit-exact (cifar10_inexact.json)"
-        in notes
+        in data.notes
     )
 
 

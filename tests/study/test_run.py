@@ -15,7 +15,7 @@ import pytest
 
 from cnnjax import data, models, probes
 from cnnjax import functional as F
-from cnnjax.study import Study, run
+from cnnjax.study import Study, execute, run
 from cnnjax.study.chunk import Chunk
 from cnnjax.study.store import Part
 
@@ -103,6 +103,13 @@ def test_the_first_record_is_the_flow_of_the_first_batch(finished):
     np.testing.assert_allclose(difference, np.log10(0.1), atol=1e-5)
 
 
+def test_splits_are_scored_in_blocks(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "EVALUATION_BLOCK", 100)
+    other = run(STUDY, tmp_path, quiet=True).table("runs")
+    for column in ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy"):
+        np.testing.assert_allclose(other[column], finished.table("runs")[column], rtol=1e-5)
+
+
 def test_records_at_every_segment_and_at_the_last_step(finished):
     layers = finished.table("layers")
     assert sorted(layers["step"].unique()) == [0, 2, 4, 5]
@@ -157,7 +164,7 @@ def test_killed_it_ends_with_the_same_tables(tmp_path):
         """
         import sys, jax
         jax.config.update("jax_num_cpu_devices", 2)
-        from cnnjax.study import Study, run
+        from cnnjax.study import Study, execute, run
         grid = {"activation": ["relu", "tanh"]}
         options = {"width": 6, "depth": 3}
         study = Study(name="k", question="?", model="mlp", options=options, grid=grid, seeds=2, steps=40, record_every=1,
