@@ -9,8 +9,8 @@ Cost: 216 runs of 80 steps in 18 programs.
 Expected (seen on JAX 0.10.2, 2 CPU cores, 3 minutes, 1.3 GiB): sigmoid vanishes in every plain network, by 36 orders of
 magnitude under Xavier at depth 30, and stays at chance. ReLU under Xavier loses half of the gradient's second moment per
 layer and stays at chance when deep; under He it keeps it. Batch norm makes the gradient of a plain ReLU network GROW toward
-the input at initialization, by 4 orders at depth 30, and yet the network trains, if slowly; with a skip connection besides, it
-grows less than half as fast. A skip connection does not save the sigmoid, which stands behind the addition.
+the input at initialization, by 4 orders at depth 30, and yet the network trains, if slowly; with a skip connection besides
+it grows less than half as fast. A skip connection does not save the sigmoid, which stands behind the addition.
 """
 
 from cnnjax.cli import main_of_study
