@@ -176,10 +176,9 @@ def _check(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
             try:
                 jax.eval_shape(model.init, jax.random.key(0), images)
             except (ValueError, TypeError) as error:
-                name = f"{program.model}({', '.join(f'{k}={v!r}' for k, v in program.options.items())})"
                 shape = "x".join(map(str, dataset.image_shape))
                 raise ValueError(
-                    f"{name} does not take the {shape} images of {study.data}: {error}"
+                    f"{program.title} does not take the {shape} images of {study.data}: {error}"
                 ) from error
 
 

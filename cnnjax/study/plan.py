@@ -46,6 +46,12 @@ class Program:
     batch_size: int
     runs: Sequence[Run]
 
+    @property
+    def title(self) -> str:
+        """The model and its options in words; the number of classes goes without saying."""
+        options = (f"{name}={value}" for name, value in self.options.items() if name != "num_classes")
+        return f"{self.model}({', '.join(options)})"
+
     def make_model(self, initializer: Any = None, **numbers: Any) -> models.Model:
         """The model, with an initializer and with numbers that may be traced."""
         chosen = {} if initializer is None else {"initializer": initializer}

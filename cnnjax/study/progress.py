@@ -45,12 +45,13 @@ class Progress:
 
     def program(self, program: Program, runs: Sequence[Run]) -> None:
         """Says which program starts."""
-        options = ", ".join(f"{name}={value}" for name, value in program.options.items())
-        self._bar.update(self._task, description=f"{program.model}({options})"[:60])
+        self._bar.update(self._task, description=program.title[:60])
         if not self._console.is_terminal:
             task = self._bar.tasks[0]
             done = f"{task.fields['done']}/{task.fields['runs']} runs done"
-            self._console.print(f"{done}; now {len(runs)} of {program.model}({options})", highlight=False)
+            self._console.print(
+                f"{done}; now {len(runs)} of {program.title}", highlight=False, soft_wrap=True
+            )
 
     def advance(self, steps: int) -> None:
         """Counts steps, summed over the runs."""
