@@ -17,8 +17,8 @@ class Stack(nn.Module):
       block: makes one block; called as `block(name=...)`, it gives a module that maps `(x, train=...)` to an array like `x`.
       length: number of blocks.
       scan: False writes the blocks out, as modules `block_0`, `block_1`, ...: for comparison, and for `unstack`.
-      remat: keep only about sqrt(length) activations for the backward pass and compute the others anew (Chen et al. 2016).
-        `length` should have a divisor near its square root.
+      remat: keep only about 2 sqrt(length) activations for the backward pass and compute the others anew (Chen et al.
+        2016).
     """
 
     block: Callable[..., nn.Module]
@@ -48,21 +48,36 @@ class Stack(nn.Module):
         return x
 
     def _checkpointed(self, x: jax.Array, train: bool) -> jax.Array:
-        """A scan over chunks whose inner scans are checkpointed; the variables keep their one leading axis."""
-        chunk = _chunk(self.length)
+        """A scan over chunks whose inner scans are checkpointed; the variables keep their one leading axis.
 
-        def outer(block: nn.Module, x: jax.Array, _: None) -> tuple[jax.Array, None]:
-            return _scan(block, x, train, chunk), None
+        Where the chunks hold more than `length` layers, those past the end repeat the last one and let `x` through.
+        """
+        chunk = _chunk(self.length)
+        chunks = -(-self.length // chunk)
+        layers = jnp.arange(chunks * chunk)
+
+        def layer(block: nn.Module, x: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
+            y = block(x, train=train)
+            return y if len(layers) == self.length else jnp.where(index < self.length, y, x), None
+
+        def outer(block: nn.Module, x: jax.Array, indices: jax.Array) -> tuple[jax.Array, None]:
+            return _over_layers(layer, chunk)(block, x, indices)
 
         def nested(block: nn.Module, x: jax.Array) -> jax.Array:
-            chunked = _over_layers(nn.remat(outer, prevent_cse=False), self.length // chunk)
-            return chunked(block, x, None)[0]
+            chunked = _over_layers(nn.remat(outer, prevent_cse=False), chunks)
+            return chunked(block, x, layers.reshape(chunks, chunk))[0]
+
+        def fold(a: jax.Array) -> jax.Array:
+            filled = a if len(layers) == self.length else a[jnp.minimum(layers, self.length - 1)]
+            return filled.reshape(chunks, chunk, *a.shape[1:])
 
         folded = nn.map_variables(
             nested,
             True,
-            trans_in_fn=lambda tree: jax.tree.map(lambda a: a.reshape(-1, chunk, *a.shape[1:]), tree),
-            trans_out_fn=lambda tree: jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree),
+            trans_in_fn=lambda tree: jax.tree.map(fold, tree),
+            trans_out_fn=lambda tree: jax.tree.map(
+                lambda a: a.reshape(-1, *a.shape[2:])[: self.length], tree
+            ),
             mutable=True,
         )
         return folded(self.block(name="block"), x)
@@ -81,9 +96,10 @@ def _scan(block: nn.Module, x: jax.Array, train: bool, length: int) -> jax.Array
 
 
 def _chunk(length: int) -> int:
-    """The divisor of `length` nearest its square root, on a logarithmic scale."""
-    divisors = [d for d in range(1, length + 1) if length % d == 0]
-    return min(divisors, key=lambda d: abs(math.log(d) - math.log(length) / 2))
+    """Layers of a chunk: of the numbers near sqrt(length) the one that fills its chunks best."""
+    root = math.sqrt(length)
+    near = range(math.ceil(root / 1.5), math.floor(root * 1.5) + 1)
+    return min(near, key=lambda chunk: (-length % chunk, abs(chunk - root)))
 
 
 def unstack(variables: dict, length: int) -> dict:

@@ -159,16 +159,20 @@ def test_remat_keeps_the_square_root_of_the_depth():
     assert kept(64) >= 64
     assert kept(64, remat=True) <= 8 + 1
     assert kept(256, remat=True) <= 16 + 1
+    assert kept(251, remat=True) <= 1.5 * 251**0.5 + 1
 
 
-@pytest.mark.parametrize(
-    "length, chunk", [(1, 1), (2, 1), (7, 1), (12, 3), (64, 8), (1000, 25), (10_000, 100)]
-)
-def test_chunks_are_near_the_square_root(length, chunk):
+# Chunks hold the layers, and few besides; a prime number of layers does not fit.
+CHUNKS = [(1, 1, 1), (2, 1, 2), (7, 2, 4), (12, 3, 4), (64, 8, 8), (997, 37, 27), (1000, 25, 40)]
+
+
+@pytest.mark.parametrize("length, chunk, chunks", CHUNKS)
+def test_chunks_are_near_the_square_root(length, chunk, chunks):
     x = jnp.zeros((1, WIDTH))
     module = nn.Stack(partial(nn.Layer, partial(nn.Dense, WIDTH)), length, remat=True)
     text = str(jax.make_jaxpr(module.apply)(shapes(module, x), x))
-    assert set(re.findall(r"length=(\d+)", text)) == {str(chunk), str(length // chunk)}
+    assert set(re.findall(r"length=(\d+)", text)) == {str(chunk), str(chunks)}
+    assert 0 <= chunk * chunks - length <= 2
 
 
 @pytest.mark.parametrize("remat", [False, True])
@@ -179,7 +183,7 @@ def test_the_program_does_not_grow_with_depth(remat):
         def gradient(made, x):
             return jax.grad(lambda x: jnp.sum(module.apply(made, x)))(x)
 
-        return str(jax.make_jaxpr(gradient)(shapes(module, X), X)).count("\n")
+        return str(jax.make_jaxpr(gradient)(shapes(module, X), X)).count(" = ")
 
     assert size(10_000) == size(100)
 
