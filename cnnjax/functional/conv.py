@@ -65,24 +65,68 @@ def conv(
     return _add_bias(contract(x, kernel, geometry), bias)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, **options) -> jax.Array:
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
     """The convolution of signal processing: `conv` with the kernel flipped along its spatial axes.
 
-    Takes the arguments and options of `conv`. With "FULL" padding and one channel it equals `numpy.convolve`.
+    Takes, returns and raises what `conv` does. With "FULL" padding and one channel it equals `numpy.convolve`.
     """
-    return conv(x, jnp.flip(kernel, tuple(range(kernel.ndim - 2))), bias, **options)
+    flipped = jnp.flip(kernel, tuple(range(kernel.ndim - 2)))
+    return conv(
+        x,
+        flipped,
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        precision=precision,
+    )
 
 
-def depthwise_conv(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, **options) -> jax.Array:
+def depthwise_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    dilation: int | Sequence[int] = 1,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
     """One filter (or several) for each channel: `conv` with as many groups as input channels (Chollet 2017).
 
     Args:
       x: `(batch, *spatial, channels)`.
       kernel: `(*spatial, 1, channels * multiplier)`; output channel `c * multiplier + m` is the m-th filter of channel c.
       bias: `(channels * multiplier,)`.
-      **options: those of `conv` but `groups`.
+      stride, padding, dilation, precision: as in `conv`.
+
+    Returns:
+      `(batch, *output spatial, channels * multiplier)`.
+
+    Raises:
+      TypeError, ValueError: as `conv`.
     """
-    return conv(x, kernel, bias, groups=x.shape[-1], **options)
+    return conv(
+        x,
+        kernel,
+        bias,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=x.shape[-1],
+        precision=precision,
+    )
 
 
 def separable_conv(
@@ -91,8 +135,10 @@ def separable_conv(
     pointwise_kernel: jax.Array,
     bias: jax.Array | None = None,
     *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    dilation: int | Sequence[int] = 1,
     precision: lax.PrecisionLike = None,
-    **options,
 ) -> jax.Array:
     """A depthwise convolution, then a 1x1 convolution that mixes the channels (Chollet 2017, section 3).
 
@@ -101,8 +147,11 @@ def separable_conv(
       depthwise_kernel: `(*spatial, 1, in_channels * multiplier)`.
       pointwise_kernel: `(*ones, in_channels * multiplier, out_channels)`.
       bias: `(out_channels,)`, added after the pointwise part.
+      stride, padding, dilation: of the depthwise part, as in `conv`.
       precision: of both parts.
-      **options: `stride`, `padding` and `dilation` of the depthwise part.
+
+    Returns:
+      `(batch, *output spatial, out_channels)`.
 
     Raises:
       ValueError: the pointwise kernel's window is not one in every axis, and all that `conv` raises.
@@ -112,7 +161,9 @@ def separable_conv(
             "a pointwise kernel has shape (1, ..., 1, in_channels, out_channels); "
             f"this one has {pointwise_kernel.shape}"
         )
-    mixed = depthwise_conv(x, depthwise_kernel, precision=precision, **options)
+    mixed = depthwise_conv(
+        x, depthwise_kernel, stride=stride, padding=padding, dilation=dilation, precision=precision
+    )
     return conv(mixed, pointwise_kernel, bias, padding="VALID", precision=precision)
 
 
