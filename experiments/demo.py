@@ -5,8 +5,8 @@ thing changed at a time.
 
 Papers: Glorot & Bengio 2010; He et al. 2015; Ioffe & Szegedy 2015; He et al. 2016; Yang et al. 2019.
 Command: scripts/demo, or `cnnjax run experiments/demo.py`
-Cost: 216 runs of 80 steps in 18 programs.
-Expected (seen on JAX 0.10.2, 2 CPU cores, 3 minutes, 1.3 GiB): sigmoid vanishes in every plain network, by 36 orders of
+Cost: 216 runs of 80 steps in 18 programs: 3 minutes and 1.3 GiB on 2 CPU cores (JAX 0.10.2).
+Expected: sigmoid vanishes in every plain network, by 36 orders of
 magnitude under Xavier at depth 30, and stays at chance. ReLU under Xavier loses half of the gradient's second moment per
 layer and stays at chance when deep; under He it keeps it. Batch norm makes the gradient of a plain ReLU network GROW toward
 the input at initialization, by 4 orders at depth 30, and yet the network trains, if slowly; with a skip connection besides

@@ -5,7 +5,7 @@ Gaussian and orthogonal kernels, and delta-orthogonal ones, which are isometries
 
 Papers: Glorot & Bengio 2010; He et al. 2015; Saxe et al. 2014 (orthogonal); Xiao et al. 2018 (delta-orthogonal).
 Command: `cnnjax run experiments/initializers.py`, or `python experiments/initializers.py --quick`
-Cost: 240 runs of 200 steps in 3 programs.
+Cost: 240 runs of 100 steps in 3 programs.
 Expected: at 10 layers most gains train. At 200 layers delta-orthogonal kernels with a gain just above 1 are the only ones
 whose gradient keeps its size; Gaussian kernels of the same gain spread the singular values of the Jacobian and train
 worse or not at all. Gains of 0.8 vanish and of 1.6 are chaotic. (Circular padding: zeros would leak signal from 8x8 maps.)
@@ -32,8 +32,9 @@ STUDY = Study(
     },
     learning_rates=[0.01, 0.001],
     seeds=2,
-    steps=200,
+    steps=100,
     record_every=25,
+    batch_size=32,
     quick={
         "grid": {"initializer": ["lecun_normal", "delta_orthogonal"], "gain": [0.8, 1.025], "depth": [6]},
         "options": {"width": 10, "activation": "tanh", "padding": "CIRCULAR"},

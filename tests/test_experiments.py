@@ -1,10 +1,12 @@
 """Every experiment runs to its page at toy size, and its whole grid fits together."""
 
+import runpy
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import cnnjax.cli
 from cnnjax.cli import main
 from cnnjax.commands.run import load_study
 from cnnjax.study import Store, plan
@@ -21,6 +23,14 @@ def test_quick(file, tmp_path):
     assert set(store.info["axes"]) == set(study.grid)
     assert store.table("layers")["gradient_log10_second_moment"].notna().all()
     assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_runs_by_itself(file, monkeypatch):
+    studies = []
+    monkeypatch.setattr(cnnjax.cli, "main_of_study", studies.append)
+    names = runpy.run_path(str(file), run_name="__main__")
+    assert studies == [names["STUDY"]]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -10,7 +10,7 @@ from tyro.conf import UseAppendAction, arg
 if TYPE_CHECKING:
     from cnnjax.study import Study
 
-WORDS = {"none": None, "true": True, "false": False}
+WORDS = {"none": None, "true": True, "yes": True, "false": False, "no": False}
 
 
 def _own(metavar: str) -> Any:
@@ -91,7 +91,7 @@ class RunOptions:
 
 
 def parse_value(text: str) -> Any:
-    """A word of the command line as a Python value: a number, none, true, false, a list, or else a string."""
+    """A word of the command line as a Python value: a number, none, true or yes, false or no, a list, or else a string."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

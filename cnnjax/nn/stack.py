@@ -50,15 +50,18 @@ class Stack(nn.Module):
     def _checkpointed(self, x: jax.Array, train: bool) -> jax.Array:
         """A scan over chunks whose inner scans are checkpointed; the variables keep their one leading axis.
 
-        Where the chunks hold more than `length` layers, those past the end repeat the last one and let `x` through.
+        Where the chunks hold more than `length` layers, those past the end let `x` through: they compute the last layer
+        of zeros, which overflows nowhere, and nothing comes of it.
         """
         chunk = _chunk(self.length)
         chunks = -(-self.length // chunk)
         layers = jnp.arange(chunks * chunk)
 
         def layer(block: nn.Module, x: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
-            y = block(x, train=train)
-            return y if len(layers) == self.length else jnp.where(index < self.length, y, x), None
+            if len(layers) == self.length:
+                return block(x, train=train), None
+            real = index < self.length
+            return jnp.where(real, block(jnp.where(real, x, 0), train=train), x), None
 
         def outer(block: nn.Module, x: jax.Array, indices: jax.Array) -> tuple[jax.Array, None]:
             return _over_layers(layer, chunk)(block, x, indices)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 
 from cnnjax import functional as F
@@ -86,9 +87,9 @@ class Flow:
         return pd.DataFrame({**names, **dict(columns)})
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Recorder:
-    """The static half of a gradient flow: made once for a model, used inside any compiled step.
+    """The static half of a gradient flow: made once for a model, used inside any compiled step, or a static argument of it.
 
     recorder = Recorder.of(model, variables, images)
     slots = recorder.new_slots()
@@ -176,6 +177,7 @@ def gradient_flow(
     loss: Callable[[jax.Array, jax.Array], jax.Array] = F.cross_entropy,
     train: bool = True,
     key: jax.Array | None = None,
+    optimizer: optax.GradientTransformation | None = None,
     precision: str | None = "highest",
 ) -> Flow:
     """Forward and backward statistics of every layer of a model on one batch.
@@ -190,12 +192,21 @@ def gradient_flow(
       labels: what `loss` takes, `(batch,)` integers for the default.
       loss: of (logits, labels), one number for each example; the mean is differentiated.
       train: whether norms use the batch's statistics and dropout is active.
-      key: for dropout.
+      key: for dropout, which a model with it needs here.
+      optimizer: of optax; its first update is compared with the kernels (`update_to_kernel_log10`, else NaN).
       precision: of all products (`jax.default_matmul_precision`); None leaves the platform's default.
 
     Returns:
       A `Flow`; `.frame()` makes a pandas frame of it.
+
+    Raises:
+      ValueError: `variables` lack "params", the model has no probe point, or, where the values of `labels` can be seen and
+        `loss` is the default, a label is out of range.
     """
+    if "params" not in variables:
+        raise ValueError(
+            f"variables must hold the collection 'params', as model.init makes them; got {sorted(variables)}"
+        )
     recorder = Recorder.of(model, variables, images, train=train)
     rest = {name: tree for name, tree in variables.items() if name != "params"}
     rngs = {} if key is None else {"dropout": key}
@@ -204,12 +215,17 @@ def gradient_flow(
         collections = {"params": params, SLOTS: slots, **rest}
         mutable = [RECORD, "batch_stats"]
         logits, state = model.apply(collections, images, train=train, mutable=mutable, rngs=rngs)
+        if loss is F.cross_entropy and labels.ndim == 1 and not isinstance(labels, jax.core.Tracer):
+            F.check_labels(labels, logits.shape[-1])
         return jnp.mean(loss(logits, labels)), state[RECORD]
 
     with jax.default_matmul_precision(precision):
         differentiate = jax.grad(objective, argnums=(0, 1), has_aux=True)
         (gradients, slots), record = differentiate(variables["params"], recorder.new_slots())
-    return recorder.flow(record, slots, variables["params"], gradients)
+    params, updates = variables["params"], None
+    if optimizer is not None:
+        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    return recorder.flow(record, slots, params, gradients, updates)
 
 
 def _stream(train: bool) -> dict[str, jax.Array]:

@@ -18,9 +18,9 @@ EXPLODING = 4.0
 def gradient_ratio(flow: Flow) -> float:
     """log10 of the gradient's second moment at the first layer over that at the last hidden layer.
 
-    The gradient is the one with respect to pre-activations. The head is left out: its gradient comes straight from the
-    loss. 0 means unchanged, -2 that the gradient's root mean square shrinks to a tenth; -inf that it is exactly zero
-    at the first layer.
+    The gradient is the one with respect to pre-activations. The head is left out, because its gradient comes straight
+    from the loss: it is the last layer if its activation is the identity, as in all of `cnnjax.models`. 0 means
+    unchanged, -2 that the gradient's root mean square shrinks to a tenth; -inf that it is exactly zero at the first layer.
     """
     hidden = _hidden(flow)
     if hidden[-1] == -np.inf:
@@ -51,11 +51,18 @@ def underflow_depth(slope: float, *, last: float = 0.0, dtype: str = "float32") 
       dtype: "float32", "bfloat16", "float16" or any other float format of JAX.
 
     Returns:
-      (last - 2 log10(tiny)) / slope; infinity when the gradient does not shrink.
+      (last - 2 log10(tiny)) / slope, 0 where it is there already, infinity when the gradient does not shrink.
+
+    Raises:
+      ValueError: `dtype` is no float format.
     """
+    try:
+        tiny = float(jnp.finfo(jnp.dtype(dtype)).tiny)
+    except (TypeError, ValueError):
+        raise ValueError(f"dtype must be a float format such as 'bfloat16'; got {dtype!r}") from None
     if not slope > 0:
         return float("inf")
-    return float((last - 2 * np.log10(float(jnp.finfo(dtype).tiny))) / slope)
+    return max(float((last - 2 * np.log10(tiny)) / slope), 0.0)
 
 
 def classify(flow: Flow) -> FlowClass:
@@ -78,4 +85,5 @@ def _hidden(flow: Flow) -> np.ndarray:
         raise ValueError(
             f"a summary takes the flow of one network; this one has columns of shape {moments.shape}"
         )
-    return moments[:-1] if len(moments) > 1 else moments
+    has_head = len(moments) > 1 and flow.activations[-1] == "identity"
+    return moments[:-1] if has_head else moments

@@ -4,6 +4,7 @@ import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -124,6 +125,30 @@ def test_updates_are_compared_with_kernels_where_there_are_any():
     close(columns["kernel_log10_norm"][:3], [log10_norm(kernel) for kernel in kernels])
     close(columns["kernel_gradient_log10_norm"][:3], [log10_norm(gradient) for gradient in moved])
     close(columns["update_to_kernel_log10"], columns["gradient_to_kernel_log10"] - 2)
+
+
+def test_the_first_update_of_an_optimizer():
+    model = models.create("mlp", depth=3, width=6, num_classes=5)
+    made = variables(model, IMAGES)
+    flow = jax.jit(partial(gradient_flow, model, optimizer=optax.sgd(0.1, momentum=0.9)))(
+        made, IMAGES, LABELS
+    )
+    close(flow.columns["update_to_kernel_log10"], flow.columns["gradient_to_kernel_log10"] - 1)
+
+
+def test_labels_out_of_range_and_variables_without_params():
+    model = models.create("mlp", depth=2, width=6, num_classes=5)
+    made = variables(model, IMAGES)
+    with pytest.raises(ValueError, match="5"):
+        gradient_flow(model, made, IMAGES, LABELS.at[3].set(5))
+    with pytest.raises(ValueError, match="must hold the collection 'params', as model.init makes them; got"):
+        gradient_flow(model, made["params"], IMAGES, LABELS)
+
+
+def test_a_recorder_may_be_a_static_argument():
+    model = models.create("mlp", depth=2, width=6, num_classes=5)
+    recorder = Recorder.of(model, shapes(model, IMAGES), IMAGES)
+    jax.jit(lambda recorder: recorder.new_slots(), static_argnums=0)(recorder)
 
 
 def test_the_loss_and_training_may_be_chosen():

@@ -19,12 +19,12 @@ from cnnjax.probes import (
 from ..drawn import images, variables
 
 
-def flow(*moments):
+def flow(*moments, head="identity"):
     """A flow with these log10 second moments; the last one is the head's."""
     names = tuple(f"layer{i}" for i in range(len(moments)))
     table = np.full((len(names), len(COLUMNS)), np.nan, np.float32)
     table[:, COLUMNS.index("gradient_log10_second_moment")] = moments
-    return Flow(names, ("tanh",) * len(names), table)
+    return Flow(names, ("tanh",) * (len(names) - 1) + (head,), table)
 
 
 HEAD = 7.0  # far from the others, so that it shows where it is counted
@@ -35,6 +35,10 @@ def test_the_ratio_is_first_over_last_without_the_head():
     assert gradient_ratio(flow(2, 1, 0, HEAD)) == 2
     assert gradient_ratio(flow(-3, HEAD)) == 0
     assert gradient_ratio(flow(-3)) == 0
+
+
+def test_without_a_head_the_last_layer_is_a_hidden_one():
+    assert gradient_ratio(flow(-9, -5, -3, head="tanh")) == -6
 
 
 @pytest.mark.parametrize("slope", [-0.2, 0.0, 0.3])
@@ -88,6 +92,16 @@ def test_underflow_depth(dtype, tiny):
     depth = underflow_depth(0.5, last=-4.0, dtype=dtype)
     assert depth == pytest.approx((-4 - 2 * np.log10(tiny)) / 0.5)
     assert -4 - 0.5 * depth == pytest.approx(2 * np.log10(tiny))
+
+
+def test_what_has_underflowed_has_no_depth_left():
+    assert underflow_depth(0.5, last=-90.0) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float99", "int32"])
+def test_a_format_that_is_none(dtype):
+    with pytest.raises(ValueError, match="dtype must be a float format such as 'bfloat16'; got"):
+        underflow_depth(0.5, dtype=dtype)
 
 
 @pytest.mark.parametrize("slope", [0.0, -0.3, float("nan")])
