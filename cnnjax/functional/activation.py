@@ -160,6 +160,9 @@ def derivative(activation: "str | Activation") -> Callable[..., jax.Array]:
 
     The function takes `x` of any shape (and a learned slope, where there is one) and keeps its type. Below
     float32 it computes in float32, because 1 - tanh(x)^2 and its like cancel.
+
+    Raises ValueError for an unknown name, TypeError for neither a name nor an `Activation`; the function raises
+    TypeError unless `x` is floating-point.
     """
     function = get_activation(activation).function
 

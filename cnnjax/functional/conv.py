@@ -43,15 +43,16 @@ def conv(
       padding: "VALID" (none), "SAME" (output size = ceil(input size / stride)), "FULL" (every partial overlap), "CIRCULAR"
         (as SAME, wrapped around), an int for every side, or a (low, high) pair for each spatial axis.
       dilation: step between the taps of the kernel (Yu & Koltun 2016).
-      groups: number of groups of channels that do not see each other (Krizhevsky 2012).
+      groups: number of groups of channels that do not see each other (Krizhevsky 2012). On CPU NaN or infinity in one
+        group can still make others NaN, because narrow groups are merged.
       precision: of the products, as in `jax.lax`; None is the platform's default (below float32 on GPU and TPU).
 
     Returns:
       `(batch, *output spatial, out_channels)` in the type of `x`.
 
     Raises:
-      TypeError: `x` and `kernel` differ in type.
-      ValueError: ranks, channels or groups do not fit, or the kernel is larger than the padded input.
+      TypeError: `x`, `kernel` and `bias` differ in type.
+      ValueError: ranks, channels or groups do not fit, or the kernel is empty or larger than the padded input.
     """
     _check_operands(x, kernel, bias, groups)
     spatial, window = x.shape[1:-1], kernel.shape[:-2]
@@ -115,8 +116,14 @@ def depthwise_conv(
       `(batch, *output spatial, channels * multiplier)`.
 
     Raises:
+      ValueError: the last axis but one of `kernel` is not 1.
       TypeError, ValueError: as `conv`.
     """
+    if kernel.shape[-2:-1] != (1,):
+        raise ValueError(
+            "a depthwise kernel has shape (*window, 1, channels * multiplier), "
+            f"here with {x.shape[-1]} channels; got {kernel.shape}"
+        )
     return conv(
         x,
         kernel,
@@ -154,7 +161,8 @@ def separable_conv(
       `(batch, *output spatial, out_channels)`.
 
     Raises:
-      ValueError: the pointwise kernel's window is not one in every axis, and all that `conv` raises.
+      ValueError: the pointwise kernel's window is not one in every axis.
+      TypeError, ValueError: as `depthwise_conv` and `conv`.
     """
     if any(size != 1 for size in pointwise_kernel.shape[:-2]):
         raise ValueError(
@@ -196,7 +204,7 @@ def conv_transpose(
       `(batch, *output spatial, out_channels)`.
 
     Raises:
-      ValueError: as `conv`; also for "FULL" and "CIRCULAR", which have no transpose here, and for crops larger than
+      TypeError, ValueError: as `conv`; also for "FULL" and "CIRCULAR", which have no transpose here, and for crops larger than
         the output.
     """
     _check_operands(x, kernel, bias, 1)
@@ -234,10 +242,14 @@ def _check_operands(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, gro
             "conv takes x (batch, *spatial, channels) and a kernel (*spatial, in_channels // groups, out_channels) "
             f"of the same rank, 3 to 5; got x of shape {x.shape} and a kernel of shape {kernel.shape}"
         )
+    if 0 in kernel.shape[:-2]:
+        raise ValueError(f"a kernel's window must be at least 1 along every axis; got shape {kernel.shape}")
     if x.dtype != kernel.dtype:
         raise TypeError(
             f"x and kernel must have one type; got {x.dtype} and {kernel.dtype}: cast one of them"
         )
+    if bias is not None and bias.dtype != x.dtype:
+        raise TypeError(f"x and bias must have one type; got {x.dtype} and {bias.dtype}: cast one of them")
     channels, (fan, features) = x.shape[-1], kernel.shape[-2:]
     if groups < 1 or channels % groups or features % groups:
         raise ValueError(

@@ -26,7 +26,10 @@ def vertical_edge(*, kind: str = "prewitt", channels: int = 1) -> jax.Array:
 
 
 def horizontal_edge(*, kind: str = "prewitt", channels: int = 1) -> jax.Array:
-    """Difference of top and bottom, positive where the top is brighter: `vertical_edge` transposed."""
+    """Difference of top and bottom, positive where the top is brighter: `vertical_edge` transposed.
+
+    Raises as `vertical_edge` does.
+    """
     return vertical_edge(kind=kind, channels=channels).swapaxes(0, 1)
 
 

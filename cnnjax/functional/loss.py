@@ -16,8 +16,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, *, label_smoothing: floa
 
     Args:
       logits: `(batch, classes)`, or any leading axes.
-      labels: integers `(batch,)`, or probabilities `(batch, classes)`. A label out of range gives NaN here;
-        `check_labels` names it beforehand.
+      labels: integers `(batch,)`, or probabilities `(batch, classes)`. A label out of range gives the value
+        NaN but a finite gradient, that of a row without target (softmax(logits) where nothing is smoothed): it
+        shows in the loss only, and `check_labels` names it beforehand.
       label_smoothing: share of q that is spread evenly over all classes (Szegedy et al. 2016, section 7).
 
     Returns:
@@ -68,10 +69,13 @@ def focal(
 
     Raises:
       TypeError: multi-class labels are not integers.
-      ValueError: the shapes do not fit, or there are fewer than two classes.
+      ValueError: the shapes do not fit, `gamma` is negative, or there are fewer than two classes.
     """
+    if not gamma >= 0:
+        raise ValueError(f"gamma must be at least 0, got {gamma}")
     logits = at_least_float32(logits, "focal")
     if jnp.shape(labels) == logits.shape:
+        _check_alpha(alpha, ())
         return optax.losses.sigmoid_focal_loss(logits, labels, alpha=alpha, gamma=gamma)
     _are_classes(logits, labels)
     return _multiclass_focal(logits, labels, gamma, alpha)
@@ -144,6 +148,7 @@ def _multiclass_focal(
     classes = logits.shape[-1]
     if classes < 2:
         raise ValueError(f"multi-class focal loss needs at least 2 classes, got logits {logits.shape}")
+    _check_alpha(alpha, (classes,))
     # (1 - p)^gamma through log(1 - p), the log sum over the other classes: 1 - p cancels near p = 1.
     others = ~jax.nn.one_hot(labels, classes, dtype=bool)
     log_rest = jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=-1, where=others)
@@ -151,6 +156,11 @@ def _multiclass_focal(
     if alpha is None:
         return loss
     return jnp.broadcast_to(jnp.asarray(alpha, loss.dtype), (classes,))[labels] * loss
+
+
+def _check_alpha(alpha: jax.Array | float | None, shape: tuple[int, ...]) -> None:
+    if alpha is not None and jnp.shape(alpha) not in ((), shape):
+        raise ValueError(f"alpha must be a number or of shape {shape}, got shape {jnp.shape(alpha)}")
 
 
 def _negative_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:

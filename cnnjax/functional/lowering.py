@@ -11,7 +11,7 @@ So on CPU
 - a depthwise one is a sum of shifted products (`_depthwise`).
 
 The rules are for forward mode, so that every other transformation (`grad`, `jvp`, `vmap`, `grad` of `grad`) is
-JAX's own.
+JAX's own. Sums that are carried from one step to the next are in float32 at least (`_wide`), whatever the operands.
 """
 
 import dataclasses
@@ -119,14 +119,16 @@ def _linear_in_kernel(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> ja
     """The convolution as a map over blocks of examples; its transpose in `kernel` is a scan that adds up the blocks."""
     rank = x.ndim - 2
     spatial = AXES[:rank]
+    # The scan carries the type that the kernel has here.
+    kernel = _wide(kernel)
     # Transposes into (N..C, ..IO, N..C) with the result transposed: JAX exchanges N and C of the input and of the output.
     layout = (f"C{spatial}N", f"I{spatial}O", f"{spatial}NC")
     kernel = jnp.moveaxis(kernel, -2, 0)
 
     @_recomputed
     def block(x: jax.Array) -> jax.Array:
-        y = _vendor(geometry, jnp.swapaxes(x, 0, -1), kernel, layout)
-        return jnp.moveaxis(y, rank, 0)
+        y = _vendor(geometry, jnp.swapaxes(_wide(x), 0, -1), kernel, layout)
+        return jnp.moveaxis(y, rank, 0).astype(x.dtype)
 
     size = _block_size(x, kernel.shape[-1], geometry)
     if size == x.shape[0]:
@@ -144,12 +146,17 @@ def _block_size(x: jax.Array, features: int, geometry: Geometry) -> int:
     outputs = math.prod(x.shape[1:-1]) // math.prod(geometry.stride) * features
     touched = (math.prod(x.shape[1:]) + outputs) * x.dtype.itemsize
     fitting = max(BLOCK_BYTES // max(touched, 1), 1)
-    size = max(size for size in range(1, batch + 1) if batch % size == 0 and size <= fitting)
+    divisors = (size for size in range(1, batch + 1) if batch % size == 0 and size <= fitting)
+    size = max(divisors, default=batch)
     return batch if x.ndim == 3 or 4 * size < fitting else size
 
 
 def _grouped(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Dense convolutions of merged groups: within a block the kernel is block-diagonal, over the blocks goes a map."""
+    """Dense convolutions of merged groups: within a block the kernel is block-diagonal, over the blocks goes a map.
+
+    The zeros off the diagonal multiply the inputs of the block's other groups: NaN or infinity in one group becomes
+    NaN in all groups merged with it, in the result and in the gradients.
+    """
     groups, (fan, features) = geometry.groups, kernel.shape[-2:]
     merged = min(
         d for d in range(1, groups + 1) if groups % d == 0 and (d * fan >= BLOCK_CHANNELS or d == groups)
@@ -180,6 +187,8 @@ def _depthwise_jvp(geometry, primals, tangents):
 
 def _shifted_products_by_example(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`_shifted_products` as a map over examples, whose transpose in `kernel` is a scan that adds up their sums."""
+    # The scan carries the type that the kernel has here.
+    kernel = _wide(kernel)
 
     @_recomputed
     def example(image: jax.Array) -> jax.Array:
@@ -189,9 +198,10 @@ def _shifted_products_by_example(geometry: Geometry, x: jax.Array, kernel: jax.A
 
 
 def _shifted_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """y[i] = sum over offsets k of x[i * stride + k * dilation] * kernel[k], channel by channel."""
+    """y[i] = sum over offsets k of x[i * stride + k * dilation] * kernel[k], channel by channel, in the type of `x`."""
     window, features = kernel.shape[:-2], kernel.shape[-1]
-    channels = x.shape[-1]
+    channels, dtype = x.shape[-1], x.dtype
+    x, kernel = _wide(x), _wide(kernel)
     x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
     sizes = [
         (n - (k - 1) * d - 1) // s + 1
@@ -209,4 +219,10 @@ def _shifted_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> ja
         weights = jnp.matmul(ones, kernel[offset], precision=geometry.precision)
         return shifted * weights.reshape(1, *sizes, features)
 
-    return functools.reduce(jnp.add, map(product, itertools.product(*map(range, window))))
+    return functools.reduce(jnp.add, map(product, itertools.product(*map(range, window)))).astype(dtype)
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    """`x` in the type of its sums: float32 for narrower floating-point numbers, else its own."""
+    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if inexact else x

@@ -37,9 +37,10 @@ def max_pool(
       `(batch, *output spatial, channels)` in the type of `x`.
 
     Raises:
-      TypeError, ValueError: `window`, `stride` or `padding` does not fit `x`.
+      TypeError, ValueError: `x` is neither floating-point nor integer; `window`, `stride` or `padding` does not fit it.
     """
-    lowest = -math.inf if jnp.issubdtype(x.dtype, jnp.inexact) else int(jnp.iinfo(x.dtype).min)
+    _check_ordered(x, "max_pool")
+    lowest = -math.inf if jnp.issubdtype(x.dtype, jnp.floating) else int(jnp.iinfo(x.dtype).min)
     return _pool(x, _first_larger, lowest, window, stride, padding)
 
 
@@ -104,8 +105,9 @@ def global_max_pool(x: jax.Array) -> jax.Array:
     """Largest entry of each channel, `(batch, *spatial, channels)` -> `(batch, channels)`.
 
     Raises:
-      ValueError: `x` has no spatial axis.
+      TypeError, ValueError: `x` is neither floating-point nor integer, or has no spatial axis.
     """
+    _check_ordered(x, "global_max_pool")
     _spatial_rank(x)
     return _first_max(x.reshape(x.shape[0], -1, x.shape[-1]), axis=1).squeeze(1)
 
@@ -151,8 +153,9 @@ def adaptive_max_pool(x: jax.Array, output_size: Window) -> jax.Array:
       `(batch, *output_size, channels)` in the type of `x`.
 
     Raises:
-      TypeError, ValueError: `output_size` does not fit `x`.
+      TypeError, ValueError: `x` is neither floating-point nor integer, or `output_size` does not fit it.
     """
+    _check_ordered(x, "adaptive_max_pool")
     return _reduce_bins(x, _first_max, output_size)
 
 
@@ -231,6 +234,13 @@ def _reduce_bins(x: jax.Array, reduce: Callable[..., jax.Array], output_size: Wi
         pieces = [reduce(lax.slice_in_dim(x, low, high, axis=axis + 1), axis=axis + 1) for low, high in edges]
         x = lax.concatenate(pieces, axis + 1)
     return x
+
+
+def _check_ordered(x: jax.Array, name: str) -> None:
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+        raise TypeError(
+            f"{name} takes floating-point numbers or integers, got {x.dtype}: use x.astype(jnp.float32)"
+        )
 
 
 def _spatial_rank(x: jax.Array) -> int:

@@ -153,6 +153,9 @@ def write(info: Info, runs: pd.DataFrame, curves: pd.DataFrame, layers: pd.DataF
 
     The arguments are the tables of a study as `cnnjax.study` stores them; unfinished studies are welcome. The page needs
     nothing but itself. Every file is written to a temporary name and renamed, the page last.
+
+    Raises:
+      ValueError: there are no runs.
     """
     if runs.empty:
         raise ValueError("the table of runs is empty: run the study before its report")

@@ -86,6 +86,7 @@ def _decade_ticks(axes: Axes, limits: Range) -> None:
 
 
 def set_ticks(axes: Axes, view: View, limits: Range) -> None:
+    """Sets the limits of the vertical axis, and ticks of both axes that can be read."""
     axes.set_ylim(limits.low, limits.high)
     if view.scale == "decades":
         _decade_ticks(axes, limits)
