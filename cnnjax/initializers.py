@@ -4,6 +4,8 @@ A factory such as `he_normal(activation="tanh", groups=4)` returns a function of
 and Flax take it. A kernel has shape `(*spatial, in_channels // groups, out_channels)`, without spatial axes for a
 dense layer. Keys and gains may be traced, so all of it runs inside jit, vmap and scan.
 
+An initializer that looks at the data, layer-sequential unit variance, is `lsuv`.
+
 Options that the factories share:
   groups: of the convolution; `out_channels` of a depthwise one with a filter for each channel.
   gain: factor on the kernel.
@@ -12,7 +14,7 @@ Options that the factories share:
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import jax
@@ -20,8 +22,11 @@ import jax.numpy as jnp
 
 from cnnjax.functional.activation import Activation, get_activation
 from cnnjax.functional.names import lookup
+from cnnjax.lsuv import lsuv as lsuv
 
 Initializer = Callable[..., jax.Array]
+Choice = str | Initializer | Callable[..., Initializer]
+"""What `initializer` takes: a name in `INITIALIZERS`, a factory, or an initializer that is already made."""
 Gain = float | jax.Array
 
 # sqrt(1 - 4 phi(2) / (2 Phi(2) - 1)): the deviation of a standard normal variable within +-2.
@@ -95,7 +100,8 @@ def he_normal(
 ) -> Initializer:
     """Normal of variance (gain activation.gain)^2 / fan_in; for ReLU 2 / fan_in (He et al. 2015, equation 10).
 
-    Preserves the second moment of the pre-activations forward when `activation` comes before the layer.
+    Preserves the second moment of the pre-activations forward when `activation` comes before the layer. It is truncated
+    only where asked for; `jax.nn.initializers.he_normal` always is.
     """
     return lecun_normal(groups=groups, gain=gain * get_activation(activation).gain, truncated=truncated)
 
@@ -181,20 +187,42 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
 
 
 def initializer(
-    choice: str | Initializer, *, activation: str | Activation = "relu", groups: int = 1, gain: Gain = 1.0
+    choice: Choice,
+    *,
+    activation: str | Activation = "relu",
+    groups: int = 1,
+    gain: Gain = 1.0,
+    truncated: bool = False,
 ) -> Initializer:
-    """Return the initializer of a name in `INITIALIZERS`; one that is already made passes through as it is.
+    """Return the initializer of a choice, each of its kernels multiplied by `gain`.
 
-    Each factory is given the options that it takes: `activation` goes to he_*, `gain` to all but zeros.
+    A choice is a name in `INITIALIZERS`; a factory such as `he_normal`, `partial(he_normal, truncated=True)` or
+    `jax.nn.initializers.he_normal`; or an initializer that is already made, such as `he_normal()`, or
+    `jax.nn.initializers.ones`. What takes an argument without a default by position, the key, is an initializer; what can
+    be called without is a factory. A factory is given those of `activation`, `groups` and `truncated` that it names; what a
+    `functools.partial` has decided stays.
 
-    Raises ValueError for an unknown name (with the nearest one), TypeError for anything else.
+    Raises ValueError for an unknown name (with the nearest one) and for `truncated` where it is no option, TypeError
+    for what is no choice.
     """
-    if callable(choice):
-        return choice
-    factory = lookup(INITIALIZERS, choice, "initializer")
-    options = {"activation": activation, "groups": groups, "gain": gain}
-    accepted = inspect.signature(factory).parameters
-    return factory(**{name: value for name, value in options.items() if name in accepted})
+    maker = choice if callable(choice) else lookup(INITIALIZERS, choice, "initializer")
+    names = inspect.signature(maker).parameters
+    if truncated and "truncated" not in names:
+        able = [name for name, factory in INITIALIZERS.items() if _takes_truncated(factory)]
+        raise ValueError(
+            f"truncated is no option of the initializer {choice!r}: use one of {', '.join(able)}"
+        )
+    if _takes_key(names.values()):
+        return _multiplied(maker, gain)
+    decided = getattr(maker, "keywords", {})
+    options = {"activation": activation, "groups": groups, "truncated": truncated, **decided}
+    made = maker(**{name: value for name, value in options.items() if name in names})
+    if not callable(made):
+        raise TypeError(
+            f"a factory must return a function of (key, shape, dtype); {choice!r} returned {made!r}: "
+            "use a name, a factory of cnnjax.initializers, or an initializer"
+        )
+    return _multiplied(made, gain)
 
 
 def fixup_scale(num_blocks: int, layers_per_block: int) -> float:
@@ -235,6 +263,25 @@ RESIDUAL_SCALES: Mapping[str, Callable[[int, int], float]] = MappingProxyType(
         "inverse_sqrt": inverse_sqrt_scale,
     }
 )
+
+
+def _takes_key(parameters: Iterable[inspect.Parameter]) -> bool:
+    by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(
+        p.kind == p.VAR_POSITIONAL or (p.kind in by_position and p.default is p.empty) for p in parameters
+    )
+
+
+def _takes_truncated(factory: Callable[..., Initializer]) -> bool:
+    return "truncated" in inspect.signature(factory).parameters
+
+
+def _multiplied(initialize: Initializer, gain: Gain) -> Initializer:
+    def scaled(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        wide = _wide(dtype)
+        return (jnp.asarray(gain, wide) * initialize(key, shape, wide)).astype(dtype)
+
+    return scaled
 
 
 def _scaled(

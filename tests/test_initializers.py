@@ -1,10 +1,12 @@
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax import initializers
 from cnnjax.functional.activation import ACTIVATIONS
 from cnnjax.functional.conv import conv
 from cnnjax.initializers import (
@@ -24,6 +26,7 @@ from cnnjax.initializers import (
     xavier_uniform,
     zeros,
 )
+from cnnjax.lsuv import lsuv
 
 KEY = jax.random.key(0)
 # Few shapes in all: on CPU each one costs a second to compile the random bits.
@@ -211,13 +214,47 @@ def test_constants():
 
 def test_initializer_hands_each_factory_its_options():
     options = dict(activation="tanh", groups=2, gain=3.0)
-    np.testing.assert_array_equal(
-        initializer("he_normal", **options)(KEY, SMALL), he_normal(**options)(KEY, SMALL)
+    np.testing.assert_allclose(
+        initializer("he_normal", **options)(KEY, SMALL), he_normal(**options)(KEY, SMALL), rtol=1e-6
     )
     expected = xavier_uniform(groups=2, gain=3.0)(KEY, SMALL)
-    np.testing.assert_array_equal(initializer("xavier_uniform", **options)(KEY, SMALL), expected)
-    own = jax.nn.initializers.ones
-    assert initializer(own) is own
+    np.testing.assert_allclose(initializer("xavier_uniform", **options)(KEY, SMALL), expected, rtol=1e-6)
+    expected = he_normal(truncated=True)(KEY, SMALL)
+    np.testing.assert_array_equal(initializer("he_normal", truncated=True)(KEY, SMALL), expected)
+
+
+# A choice and the initializer that it stands for, where the options are groups=2 and activation="tanh".
+CHOICES = {
+    "name": ("he_normal", he_normal(activation="tanh", groups=2)),
+    "factory": (he_normal, he_normal(activation="tanh", groups=2)),
+    "partial": (partial(he_normal, truncated=True), he_normal(activation="tanh", groups=2, truncated=True)),
+    "decided": (partial(he_normal, activation="relu", gain=2.0), he_normal(groups=2, gain=2.0)),
+    "positional": (partial(gaussian, 1.5), gaussian(1.5, groups=2)),
+    "chosen": (
+        partial(initializer, "he_normal", truncated=True),
+        he_normal(activation="tanh", groups=2, truncated=True),
+    ),
+    "ready": (he_normal(), he_normal()),
+    "factory_of_jax": (jax.nn.initializers.he_normal, jax.nn.initializers.he_normal()),
+    "ready_of_jax": (jax.nn.initializers.ones, jax.nn.initializers.ones),
+    "function": (lambda *arguments: jnp.ones(arguments[1]), jax.nn.initializers.ones),
+}
+
+
+@pytest.mark.parametrize("form", CHOICES)
+def test_every_form_of_a_choice(form):
+    choice, expected = CHOICES[form]
+    kernel, tripled = jax.jit(
+        lambda gain: [
+            initializer(choice, activation="tanh", groups=2, gain=g)(KEY, SMALL) for g in (1.0, gain)
+        ]
+    )(3.0)
+    np.testing.assert_allclose(kernel, expected(KEY, SMALL, jnp.float32), rtol=1e-5)
+    np.testing.assert_allclose(tripled, 3 * kernel, rtol=1e-6)
+
+
+def test_lsuv_is_found_beside_the_others():
+    assert initializers.lsuv is lsuv
 
 
 def test_errors():
@@ -225,6 +262,15 @@ def test_errors():
         initializer("he_norml")
     with pytest.raises(TypeError, match="name of the initializer must be a string, got 3"):
         initializer(3)
+    for choice in ("he_uniform", zeros, jax.nn.initializers.ones):
+        with pytest.raises(
+            ValueError, match="truncated is no option of .*: use one of xavier_normal, he_normal, lecun"
+        ):
+            initializer(choice, truncated=True)
+    with pytest.raises(
+        TypeError, match=r"a factory must return a function of \(key, shape, dtype\); .* returned 3"
+    ):
+        initializer(lambda: 3)
     with pytest.raises(ValueError, match="unknown activation 'rellu'"):
         he_normal(activation="rellu")
     with pytest.raises(ValueError, match=r"a kernel has shape \(\*spatial, .*, got \(3,\)"):

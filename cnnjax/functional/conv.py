@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnnjax.functional.dtypes import widen
 from cnnjax.functional.lowering import Geometry, contract
 from cnnjax.functional.padding import (
     Padding,
@@ -233,7 +234,10 @@ def conv_transpose(
 
 
 def _add_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
-    return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+    if bias is None:
+        return y
+    # The gradient of the bias is a sum over all positions.
+    return (widen(y) + widen(bias).reshape((1,) * (y.ndim - 1) + (-1,))).astype(y.dtype)
 
 
 def _check_operands(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, groups: int) -> None:

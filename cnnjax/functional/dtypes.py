@@ -12,4 +12,11 @@ def at_least_float32(x: jax.Array, name: str) -> jax.Array:
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"{name} takes floating-point numbers, got {x.dtype}: use x.astype(jnp.float32)")
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+    return widen(x)
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """Return `x` in the type of its sums: float32 for narrower floating-point numbers, else its own."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -160,7 +160,8 @@ def _multiclass_focal(
 
 def _check_alpha(alpha: jax.Array | float | None, shape: tuple[int, ...]) -> None:
     if alpha is not None and jnp.shape(alpha) not in ((), shape):
-        raise ValueError(f"alpha must be a number or of shape {shape}, got shape {jnp.shape(alpha)}")
+        expected = f"a number or of shape {shape}" if shape else "a number"
+        raise ValueError(f"alpha must be {expected}, got shape {jnp.shape(alpha)}")
 
 
 def _negative_log_likelihood(logits: jax.Array, labels: jax.Array) -> jax.Array:

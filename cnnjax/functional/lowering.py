@@ -11,7 +11,7 @@ So on CPU
 - a depthwise one is a sum of shifted products (`_depthwise`).
 
 The rules are for forward mode, so that every other transformation (`grad`, `jvp`, `vmap`, `grad` of `grad`) is
-JAX's own. Sums that are carried from one step to the next are in float32 at least (`_wide`), whatever the operands.
+JAX's own. Sums that are carried from one step to the next are in float32 at least (`widen`), whatever the operands.
 """
 
 import dataclasses
@@ -22,6 +22,8 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from cnnjax.functional.dtypes import widen
 
 AXES = "HWD"
 # Kernel gradients run over blocks of examples that touch about this many bytes, so that a block stays in the cache.
@@ -96,7 +98,7 @@ def _volume(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
         dilation=geometry.dilation[1:],
         upsampling=geometry.upsampling and geometry.upsampling[1:],
     )
-    y = _dense(flat, planes.reshape(-1, *planes.shape[2:]), wide)
+    y = _dense(flat, planes.reshape(math.prod(planes.shape[:2]), *planes.shape[2:]), wide)
     return y.reshape(*planes.shape[:2], *y.shape[1:])
 
 
@@ -120,14 +122,14 @@ def _linear_in_kernel(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> ja
     rank = x.ndim - 2
     spatial = AXES[:rank]
     # The scan carries the type that the kernel has here.
-    kernel = _wide(kernel)
+    kernel = widen(kernel)
     # Transposes into (N..C, ..IO, N..C) with the result transposed: JAX exchanges N and C of the input and of the output.
     layout = (f"C{spatial}N", f"I{spatial}O", f"{spatial}NC")
     kernel = jnp.moveaxis(kernel, -2, 0)
 
     @_recomputed
     def block(x: jax.Array) -> jax.Array:
-        y = _vendor(geometry, jnp.swapaxes(_wide(x), 0, -1), kernel, layout)
+        y = _vendor(geometry, jnp.swapaxes(widen(x), 0, -1), kernel, layout)
         return jnp.moveaxis(y, rank, 0).astype(x.dtype)
 
     size = _block_size(x, kernel.shape[-1], geometry)
@@ -167,7 +169,7 @@ def _grouped(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     diagonal = jnp.eye(merged, dtype=kernel.dtype)[:, None, :, None]
     wide = split[..., None, :, :, :] * lax.expand_dims(diagonal, range(split.ndim - 3))
     wide = wide.reshape(*split.shape[:-3], merged * fan, merged * width)
-    inputs = jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, -1), -2, 0)
+    inputs = jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, merged * fan), -2, 0)
     dense = dataclasses.replace(geometry, groups=1)
     y = lax.map(lambda operands: _ungrouped(dense, *operands), (inputs, wide))
     return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], features)
@@ -188,7 +190,7 @@ def _depthwise_jvp(geometry, primals, tangents):
 def _shifted_products_by_example(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`_shifted_products` as a map over examples, whose transpose in `kernel` is a scan that adds up their sums."""
     # The scan carries the type that the kernel has here.
-    kernel = _wide(kernel)
+    kernel = widen(kernel)
 
     @_recomputed
     def example(image: jax.Array) -> jax.Array:
@@ -201,7 +203,7 @@ def _shifted_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> ja
     """y[i] = sum over offsets k of x[i * stride + k * dilation] * kernel[k], channel by channel, in the type of `x`."""
     window, features = kernel.shape[:-2], kernel.shape[-1]
     channels, dtype = x.shape[-1], x.dtype
-    x, kernel = _wide(x), _wide(kernel)
+    x, kernel = widen(x), widen(kernel)
     x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
     sizes = [
         (n - (k - 1) * d - 1) // s + 1
@@ -220,9 +222,3 @@ def _shifted_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> ja
         return shifted * weights.reshape(1, *sizes, features)
 
     return functools.reduce(jnp.add, map(product, itertools.product(*map(range, window)))).astype(dtype)
-
-
-def _wide(x: jax.Array) -> jax.Array:
-    """`x` in the type of its sums: float32 for narrower floating-point numbers, else its own."""
-    inexact = jnp.issubdtype(x.dtype, jnp.inexact)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if inexact else x

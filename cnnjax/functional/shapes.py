@@ -33,6 +33,17 @@ class WindowLayer(NamedTuple):
     dilation: int = 1
 
 
+class Layer(NamedTuple):
+    """A convolution to `features` channels, as `flops` takes it; without features a pooling."""
+
+    window: Axes
+    features: int | None = None
+    stride: Axes = 1
+    padding: Padding = "VALID"
+    dilation: Axes = 1
+    groups: int = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReceptiveField:
     """What one unit of a layer sees along one axis.
@@ -91,7 +102,8 @@ def transposed_output_size(
 def same_padding(size: Axes, window: Axes, *, stride: Axes = 1, dilation: Axes = 1) -> Pairs:
     """Return the (low, high) padding of each axis that makes the output ceil(size / stride).
 
-    Of an odd amount the high end gets one more. The result can be passed on as `padding`.
+    Of an odd amount the high end gets one more. The result can be passed on as `padding`. Raises TypeError or
+    ValueError if an option is not made of positive integers or does not fit the axes.
     """
     return _Sliding.of(size, window, stride, dilation).pads("SAME")
 
@@ -129,14 +141,14 @@ def conv_parameters(
 ) -> int:
     """Return the number of weights (and biases) of a convolution; an int `window` has one axis.
 
-    Raises ValueError if the channels do not divide into groups.
+    Raises ValueError if a size is below 1 or the channels do not divide into groups.
     """
     return _kernel_size(window, in_channels, out_channels, groups) + bias * out_channels
 
 
 def dense_parameters(n_in: int, n_out: int, *, bias: bool = True) -> int:
-    """Return the number of weights (and biases) of a dense layer."""
-    return n_in * n_out + bias * n_out
+    """Return the number of weights (and biases) of a dense layer. Raises ValueError if a size is below 1."""
+    return _product(n_in, "n_in") * _product(n_out, "n_out") + bias * n_out
 
 
 def parameter_count(tree: Any) -> int:
@@ -148,19 +160,49 @@ def conv_flops(output: Axes, window: Axes, in_channels: int, out_channels: int, 
     """Return the floating-point operations of a convolution on one example, a multiply-add counted as 2.
 
     `output` is its spatial output size (of a transposed convolution: the input size). Products with padding
-    count, the bias does not. Raises ValueError if the channels do not divide into groups.
+    count, the bias does not. Raises ValueError if a size is below 1 or the channels do not divide into groups.
     """
-    return 2 * math.prod(_entries(output)) * _kernel_size(window, in_channels, out_channels, groups)
+    return 2 * _product(output, "output") * _kernel_size(window, in_channels, out_channels, groups)
 
 
 def dense_flops(n_in: int, n_out: int) -> int:
-    """Return the floating-point operations of a dense layer on one example, a multiply-add counted as 2."""
-    return 2 * n_in * n_out
+    """Return the floating-point operations of a dense layer on one example, a multiply-add counted as 2.
+
+    Raises ValueError if a size is below 1.
+    """
+    return 2 * dense_parameters(n_in, n_out, bias=False)
+
+
+def flops(layers: Iterable[tuple[Any, ...]], *, size: Size, channels: int) -> int:
+    """Return the floating-point operations of a chain of layers on one example: the sum of their `conv_flops`.
+
+    Args:
+      layers: (window, features, stride, padding, dilation, groups) of each, from the input on; the last ones may
+        be left out. Without features it is a pooling, which counts nothing; a dense layer is a convolution whose
+        window is all that is left.
+      size: of the input, an int for one axis.
+      channels: of the input.
+
+    Raises ValueError if a layer does not fit what comes out of the one before.
+    """
+    total = 0
+    for layer in (Layer(*record) for record in layers):
+        size = output_size(
+            size, layer.window, stride=layer.stride, padding=layer.padding, dilation=layer.dilation
+        )
+        if layer.features is not None:
+            window = per_axis(layer.window, len(_entries(size)), "window")
+            total += conv_flops(size, window, channels, layer.features, groups=layer.groups)
+            channels = layer.features
+    return total
 
 
 def activation_bytes(shapes: Iterable[Sequence[int]], *, itemsize: int = 4) -> int:
-    """Return the memory of arrays of these shapes, all kept at once, at `itemsize` bytes an entry."""
-    return itemsize * sum(math.prod(shape) for shape in shapes)
+    """Return the memory of arrays of these shapes, all kept at once, at `itemsize` bytes an entry.
+
+    Raises ValueError if a size is negative or `itemsize` is below 1.
+    """
+    return _product(itemsize, "itemsize") * sum(map(_array_size, shapes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +235,16 @@ def _entries(value: Axes) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,)
 
 
+def _product(value: Axes, name: str) -> int:
+    return math.prod(per_axis(value, len(_entries(value)), name))
+
+
+def _array_size(shape: Sequence[int]) -> int:
+    if any(size < 0 for size in shape):
+        raise ValueError(f"a shape has no negative sizes, got {tuple(shape)}")
+    return math.prod(shape)
+
+
 def _like(size: Size, sizes: Sequence[int]) -> Size:
     if isinstance(size, int):
         return sizes[0]
@@ -215,4 +267,5 @@ def _kernel_size(window: Axes, in_channels: int, out_channels: int, groups: int)
         raise ValueError(
             f"{in_channels} input and {out_channels} output channels do not divide into {groups} groups"
         )
-    return math.prod(_entries(window)) * (in_channels // groups) * out_channels
+    fan = _product(in_channels, "in_channels") // groups
+    return _product(window, "window") * fan * _product(out_channels, "out_channels")

@@ -48,6 +48,7 @@ def create(name: str, /, **chosen: Any) -> Model:
 
     Raises:
       ValueError: an unknown name or option (with the nearest one), or a value that does not fit.
+      TypeError: a value of a wrong type.
     """
     known = options(name)
     for option in chosen:

@@ -1,21 +1,22 @@
 """What every model has in common: its options, and the parts they decide."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any, TypeGuard
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from cnnjax import functional as F
 from cnnjax import initializers
 from cnnjax.functional.names import lookup
+from cnnjax.functional.padding import Padding, resolve_padding
 from cnnjax.nn import NORMS, Activation, Conv, Dense, Layer
-
-# A dense kernel has no spatial center: its delta-orthogonal kernel is the (semi-)orthogonal one.
-_DENSE_INITIALIZERS = {"delta_orthogonal": "orthogonal"}
 
 
 class Model(nn.Module, kw_only=True):
@@ -26,8 +27,8 @@ class Model(nn.Module, kw_only=True):
     Attributes:
       num_classes: number of logits.
       activation: a name in `functional.ACTIVATIONS`, or an `Activation`.
-      initializer: of kernels, a name in `initializers.INITIALIZERS` or an initializer; he_* takes its gain from the
-        activation. The head is followed by no activation, and its gain is that of the identity.
+      initializer: of kernels, a name, a factory or an initializer, as in `initializers.initializer`; he_* takes its gain
+        from the activation. The head is followed by no activation, and its gain is that of the identity.
       gain: a factor on every kernel, on top of the initializer's own; may be a traced number.
       bias_std: deviation of normal initial biases; may be a traced number.
       norm: a name in `nn.NORMS`, a callable that makes a module, or None.
@@ -37,7 +38,7 @@ class Model(nn.Module, kw_only=True):
 
     num_classes: int = 10
     activation: str | F.Activation = "relu"
-    initializer: str | Callable = "he_normal"
+    initializer: initializers.Choice = "he_normal"
     gain: float | jax.Array = 1.0
     bias_std: float | jax.Array = 0.0
     norm: str | Callable[..., nn.Module] | None = None
@@ -46,21 +47,20 @@ class Model(nn.Module, kw_only=True):
 
     @nn.nowrap
     def check(self) -> None:
-        """Raises ValueError for options that no layer could be built from, before anything compiles."""
+        """Raises ValueError or TypeError for options that no layer could be built from, before anything compiles."""
+        for field in dataclasses.fields(self):
+            _check_like(field.name, getattr(self, field.name), field.default)
         F.get_activation(self.activation)
-        if isinstance(self.initializer, str):
-            lookup(initializers.INITIALIZERS, self.initializer, "initializer")
-        if isinstance(self.norm, str):
+        initializers.initializer(self.initializer, activation=self.activation)
+        if self.norm is not None and not callable(self.norm):
             lookup(NORMS, self.norm, "norm")
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes must be 1 or more; got {self.num_classes}")
+        if self.dtype is not None:
+            _check_dtype(self.dtype)
 
     @nn.nowrap
-    def _kernel_init(self, name: str | Callable, activation: str | F.Activation) -> Callable:
-        def factory(*, groups: int = 1) -> initializers.Initializer:
-            return initializers.initializer(name, activation=activation, groups=groups, gain=self.gain)
-
-        return factory
+    def _kernel_init(self, activation: str | F.Activation) -> Callable[..., initializers.Initializer]:
+        chosen = functools.partial(initializers.initializer, self.initializer)
+        return functools.partial(chosen, activation=activation, gain=self.gain)
 
     @nn.nowrap
     def _bias_init(self, key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -73,15 +73,11 @@ class Model(nn.Module, kw_only=True):
     @nn.nowrap
     def _conv(self, *sizes: Any, **options: Any) -> Conv:
         """Makes a convolution: `(features, window, stride)` and the options of `Conv`."""
-        kernel_init = self._kernel_init(self.initializer, self.activation)
-        return Conv(*sizes, kernel_init=kernel_init, **self._shared(), **options)
+        return Conv(*sizes, kernel_init=self._kernel_init(self.activation), **self._shared(), **options)
 
     @nn.nowrap
     def _dense(self, features: int, *, activation: str | F.Activation | None = None, **options: Any) -> Dense:
-        name = self.initializer
-        if isinstance(name, str):
-            name = _DENSE_INITIALIZERS.get(name, name)
-        kernel_init = self._kernel_init(name, self.activation if activation is None else activation)
+        kernel_init = self._kernel_init(self.activation if activation is None else activation)
         return Dense(features, kernel_init=kernel_init, **self._shared(), **options)
 
     @nn.nowrap
@@ -116,13 +112,37 @@ def flatten(x: jax.Array) -> jax.Array:
 
 def check_depth(depth: int, *, least: int) -> None:
     """Raises ValueError unless `depth` is an integer of `least` or more."""
-    if not isinstance(depth, int) or depth < least:
+    if not is_integer(depth) or depth < least:
         raise ValueError(
             f"depth counts the layers with weights and must be an integer >= {least}; got {depth!r}"
         )
 
 
-def check_width(width: int) -> None:
-    """Raises ValueError unless `width` is a positive integer."""
-    if not isinstance(width, int) or width < 1:
-        raise ValueError(f"width must be a positive integer; got {width!r}")
+def check_padding(padding: Padding) -> None:
+    """Raises ValueError or TypeError for a padding that suits images of no rank."""
+    ones = (1,) * (len(padding) if isinstance(padding, Sequence) and not isinstance(padding, str) else 1)
+    resolve_padding(padding, ones, ones, stride=ones, dilation=ones)
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether `value` is an integer, NumPy's included; a bool is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _check_like(name: str, value: object, default: object) -> None:
+    """Raises unless `value` is a bool, or a positive integer, where the default is one."""
+    if isinstance(default, bool) and not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    if is_integer(default) and not (is_integer(value) and value > 0):
+        raise ValueError(f"{name} must be a positive integer; got {value!r}")
+
+
+def _check_dtype(dtype: object) -> None:
+    try:
+        floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise TypeError(
+            f"dtype must be a floating-point type such as jnp.bfloat16, or None for the input's; got {dtype!r}"
+        )

@@ -5,7 +5,8 @@ import jax
 
 from cnnjax import functional as F
 from cnnjax.functional.padding import Padding
-from cnnjax.models.base import Model, flatten
+from cnnjax.initializers import Choice
+from cnnjax.models.base import Model, check_padding, flatten
 
 
 class KerasCifarCNN(Model, kw_only=True):
@@ -15,8 +16,14 @@ class KerasCifarCNN(Model, kw_only=True):
       padding: of the convolutions; the tutorial's is "VALID", which 8x8 images are too small for.
     """
 
-    initializer: str = "xavier_uniform"
+    initializer: Choice = "xavier_uniform"
     padding: Padding = "VALID"
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError or TypeError for options that do not fit."""
+        super().check()
+        check_padding(self.padding)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

@@ -5,7 +5,8 @@ import jax
 
 from cnnjax import functional as F
 from cnnjax.functional.padding import Padding
-from cnnjax.models.base import Model, flatten
+from cnnjax.initializers import Choice
+from cnnjax.models.base import Model, check_padding, flatten
 
 
 class LeNet5(Model, kw_only=True):
@@ -17,8 +18,14 @@ class LeNet5(Model, kw_only=True):
     """
 
     activation: str | F.Activation = "tanh"
-    initializer: str = "lecun_uniform"
+    initializer: Choice = "lecun_uniform"
     padding: Padding = "VALID"
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises ValueError or TypeError for options that do not fit."""
+        super().check()
+        check_padding(self.padding)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from cnnjax.models.base import Model, check_depth, check_width, flatten
+from cnnjax.models.base import Model, check_depth, flatten
 from cnnjax.models.plain import Cell
 from cnnjax.nn import Stack
 
@@ -29,10 +29,9 @@ class MLP(Model, kw_only=True):
 
     @nn.nowrap
     def check(self) -> None:
-        """Raises ValueError for options that do not fit."""
-        super().check()
+        """Raises ValueError or TypeError for options that do not fit."""
         check_depth(self.depth, least=2)
-        check_width(self.width)
+        super().check()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from cnnjax.functional.padding import Padding
-from cnnjax.models.base import Model, check_depth, check_width, flatten
+from cnnjax.models.base import Model, check_depth, check_padding, flatten
 from cnnjax.nn import Layer, Stack
 
 
@@ -51,10 +51,10 @@ class Plain(Model, kw_only=True):
 
     @nn.nowrap
     def check(self) -> None:
-        """Raises ValueError for options that do not fit."""
-        super().check()
+        """Raises ValueError or TypeError for options that do not fit."""
         check_depth(self.depth, least=2)
-        check_width(self.width)
+        super().check()
+        check_padding(self.padding)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

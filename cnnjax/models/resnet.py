@@ -1,12 +1,13 @@
 """The residual networks for CIFAR: He et al. 2016 (section 4.2), and pre-activation, He et al. 2016b."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 
 from cnnjax import functional as F
-from cnnjax.models.base import Model, check_width
+from cnnjax.models.base import Model, is_integer
 from cnnjax.nn import Activation, BasicBlock, Layer, PreActivationBlock, Stack
 
 
@@ -23,7 +24,7 @@ class _CifarResNet(Model, kw_only=True):
       remat: recompute activations in the backward pass (see `nn.Stack`).
     """
 
-    norm: str | None = "batch"
+    norm: str | Callable[..., nn.Module] | None = "batch"
     depth: int = 20
     width: int = 16
     skip: bool = True
@@ -32,13 +33,12 @@ class _CifarResNet(Model, kw_only=True):
 
     @nn.nowrap
     def check(self) -> None:
-        """Raises ValueError for options that do not fit."""
-        super().check()
-        check_width(self.width)
-        if not isinstance(self.depth, int) or self.depth < 8 or self.depth % 6 != 2:
+        """Raises ValueError or TypeError for options that do not fit."""
+        if not is_integer(self.depth) or self.depth < 8 or self.depth % 6 != 2:
             raise ValueError(
                 f"a CIFAR ResNet has depth 6n + 2 with n >= 1 (8, 14, 20, 26, 32, ...); got {self.depth!r}"
             )
+        super().check()
 
     def _stages(self, make_block: type[nn.Module], x: jax.Array, train: bool) -> jax.Array:
         blocks = (self.depth - 2) // 6

@@ -61,11 +61,7 @@ class Activation(nn.Module):
         self.put_variable(RECORD, "forward", jnp.concatenate(parts))
 
 
-class PReLU(nn.Module):
-    """A leaky ReLU that learns one slope for each channel (He et al. 2015), from 0.25."""
+class PReLU(Activation):
+    """`Activation("prelu")`: a leaky ReLU that learns one slope for each channel (He et al. 2015)."""
 
-    @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
-        """`z`: `(batch, ..., channels)`."""
-        slope = self.param("slope", nn.initializers.constant(0.25), (z.shape[-1],), jnp.float32)
-        return F.prelu(z, slope.astype(z.dtype))
+    kind: str | F.Activation = "prelu"

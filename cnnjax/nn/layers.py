@@ -1,8 +1,8 @@
 """Layers that own parameters and call a function of `cnnjax.functional`.
 
-`dtype` is the type of the computation (None: that of the input); parameters are float32. A kernel initializer is a
-factory of `cnnjax.initializers` such as `xavier_normal` or `partial(he_normal, activation="tanh")`: the layer calls it
-with its number of groups.
+`dtype` is the type of the computation (None: that of the input, which must be floating point); parameters are float32.
+`kernel_init` is any choice that `initializers.initializer` takes: a name, a factory such as `xavier_normal` or
+`partial(he_normal, activation="tanh")`, which is told the layer's number of groups, or an initializer.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,32 @@ from cnnjax import functional as F
 from cnnjax import initializers
 from cnnjax.functional.padding import Padding, per_axis
 
-KernelInit = Callable[..., initializers.Initializer]
 Sizes = int | Sequence[int]
 
 
-def _cast(
-    dtype: jnp.dtype | None, x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+def _operands(
+    layer: Any, x: jax.Array, shape: tuple[int, ...], *, groups: int = 1
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    dtype = x.dtype if dtype is None else dtype
-    return x.astype(dtype), kernel.astype(dtype), None if bias is None else bias.astype(dtype)
+    """`x`, and the kernel of that shape and the bias that `layer` owns, in the type of its computation.
+
+    Raises:
+      TypeError: that type is not decided: `x` is not floating point and `layer.dtype` is None.
+    """
+    dtype = x.dtype if layer.dtype is None else layer.dtype
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"the input of {type(layer).__name__} must be floating point; got {x.dtype} with dtype={layer.dtype}: use "
+            "x.astype(jnp.float32) / 255, or cnnjax.data.normalize"
+        )
+    kernel_init = initializers.initializer(layer.kernel_init, groups=groups)
+    kernel = layer.param("kernel", kernel_init, shape, jnp.float32).astype(dtype)
+    if not layer.use_bias:
+        return x.astype(dtype), kernel, None
+    return (
+        x.astype(dtype),
+        kernel,
+        layer.param("bias", layer.bias_init, shape[-1:], jnp.float32).astype(dtype),
+    )
 
 
 class Dense(nn.Module):
@@ -34,7 +51,7 @@ class Dense(nn.Module):
     Attributes:
       features: number of outputs.
       use_bias: whether to add a bias.
-      kernel_init: a factory of `cnnjax.initializers`.
+      kernel_init: a name, a factory or an initializer, as in `initializers.initializer`.
       bias_init: an initializer.
       dtype: of the computation.
       precision: of the product.
@@ -42,7 +59,7 @@ class Dense(nn.Module):
 
     features: int
     use_bias: bool = True
-    kernel_init: KernelInit = initializers.lecun_normal
+    kernel_init: initializers.Choice = initializers.lecun_normal
     bias_init: initializers.Initializer = initializers.zeros()
     dtype: jnp.dtype | None = None
     precision: lax.PrecisionLike = None
@@ -50,9 +67,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x`: `(..., in_features)` -> `(..., features)`."""
-        kernel = self.param("kernel", self.kernel_init(), (x.shape[-1], self.features), jnp.float32)
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
-        x, kernel, bias = _cast(self.dtype, x, kernel, bias)
+        x, kernel, bias = _operands(self, x, (x.shape[-1], self.features))
         y = jnp.matmul(x, kernel, precision=self.precision)
         return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
@@ -74,7 +89,7 @@ class Conv(nn.Module):
     dilation: Sizes = 1
     groups: int = 1
     use_bias: bool = True
-    kernel_init: KernelInit = initializers.lecun_normal
+    kernel_init: initializers.Choice = initializers.lecun_normal
     bias_init: initializers.Initializer = initializers.zeros()
     dtype: jnp.dtype | None = None
     precision: lax.PrecisionLike = None
@@ -86,10 +101,8 @@ class Conv(nn.Module):
             raise ValueError(f"{x.shape[-1]} input channels do not divide into {self.groups} groups")
         window = per_axis(self.window, x.ndim - 2, "window")
         shape = (*window, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init(groups=self.groups), shape, jnp.float32)
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
         return F.conv(
-            *_cast(self.dtype, x, kernel, bias),
+            *_operands(self, x, shape, groups=self.groups),
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
@@ -110,7 +123,7 @@ class DepthwiseConv(nn.Module):
     padding: Padding = "SAME"
     dilation: Sizes = 1
     use_bias: bool = True
-    kernel_init: KernelInit = initializers.lecun_normal
+    kernel_init: initializers.Choice = initializers.lecun_normal
     bias_init: initializers.Initializer = initializers.zeros()
     dtype: jnp.dtype | None = None
     precision: lax.PrecisionLike = None
@@ -119,12 +132,9 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x`: `(batch, *spatial, channels)` -> `(batch, *output spatial, channels * multiplier)`."""
         channels = x.shape[-1]
-        features = channels * self.multiplier
-        shape = (*per_axis(self.window, x.ndim - 2, "window"), 1, features)
-        kernel = self.param("kernel", self.kernel_init(groups=channels), shape, jnp.float32)
-        bias = self.param("bias", self.bias_init, (features,), jnp.float32) if self.use_bias else None
+        shape = (*per_axis(self.window, x.ndim - 2, "window"), 1, channels * self.multiplier)
         return F.depthwise_conv(
-            *_cast(self.dtype, x, kernel, bias),
+            *_operands(self, x, shape, groups=channels),
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
@@ -145,7 +155,7 @@ class SeparableConv(nn.Module):
     dilation: Sizes = 1
     multiplier: int = 1
     use_bias: bool = True
-    kernel_init: KernelInit = initializers.lecun_normal
+    kernel_init: initializers.Choice = initializers.lecun_normal
     bias_init: initializers.Initializer = initializers.zeros()
     dtype: jnp.dtype | None = None
     precision: lax.PrecisionLike = None
@@ -175,7 +185,7 @@ class ConvTranspose(nn.Module):
     padding: Padding = "SAME"
     dilation: Sizes = 1
     use_bias: bool = True
-    kernel_init: KernelInit = initializers.lecun_normal
+    kernel_init: initializers.Choice = initializers.lecun_normal
     bias_init: initializers.Initializer = initializers.zeros()
     dtype: jnp.dtype | None = None
     precision: lax.PrecisionLike = None
@@ -184,10 +194,8 @@ class ConvTranspose(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x`: `(batch, *spatial, in_channels)` -> `(batch, *upsampled spatial, features)`."""
         shape = (*per_axis(self.window, x.ndim - 2, "window"), x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init(), shape, jnp.float32)
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32) if self.use_bias else None
         return F.conv_transpose(
-            *_cast(self.dtype, x, kernel, bias),
+            *_operands(self, x, shape),
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,

@@ -48,9 +48,13 @@ CASES = {
     "2d_depthwise": ((5, 4), (3, 2), 3, 3, {"groups": 3, "stride": (2, 1)}, ((1, 1), (0, 1))),
     "2d_multiplier": ((4, 4), (2, 2), 2, 6, {"groups": 2, "dilation": 2}, ((1, 1), (1, 1))),
     "3d": ((3, 4, 3), (2, 3, 1), 2, 2, {"stride": (1, 2, 1)}, ((0, 1), (0, 1), (0, 0))),
+    "3d_full": ((2, 3, 2), (2, 1, 3), 2, 1, {"padding": "FULL"}, ((1, 1), (0, 0), (2, 2))),
+    "3d_circular": ((3, 2, 3), (3, 2, 1), 1, 2, {"padding": "CIRCULAR"}, ((1, 1), (0, 1), (0, 0))),
+    "3d_dilated": ((3, 4, 3), (2, 2, 1), 2, 2, {"dilation": (1, 2, 3)}, ((0, 1), (1, 1), (0, 0))),
+    "3d_groups": ((3, 2, 2), (2, 1, 2), 4, 6, {"groups": 2}, ((0, 1), (0, 0), (0, 1))),
     "3d_depthwise": ((3, 3, 3), (2, 2, 3), 2, 4, {"groups": 2}, ((0, 1), (0, 1), (1, 1))),
 }
-DERIVED = ("1d_dilated", "2d_strided", "2d_circular", "2d_groups", "2d_multiplier", "3d")
+DERIVED = ("1d_dilated", "2d_strided", "2d_circular", "2d_groups", "2d_multiplier", "3d", "3d_groups")
 
 
 def whole(rng, *shape, dtype=jnp.float32):
@@ -177,6 +181,53 @@ def test_bfloat16_in_bfloat16_out(case, rng):
     assert y.dtype == jnp.bfloat16
     expected = conv(*(array.astype(jnp.float32) for array in (x, kernel, bias)), **CASES[case][4])
     np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=2**-8)
+
+
+# Channels, groups, and the window: blocks of examples, of groups and single examples carry sums.
+@pytest.mark.parametrize("channels, groups, window", [(8, 1, 3), (32, 4, 3), (8, 8, 3), (8, 8, 7)])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision_adds_up_in_float32(dtype, channels, groups, window, rng):
+    shapes = (256, 8, 8, channels), (window, window, channels // groups, channels), (channels,)
+    # Positive, so that sums grow until nothing more can be added to them in a narrow type.
+    low = [jnp.asarray(rng.uniform(0.1, 1, shape), dtype) for shape in shapes]
+
+    @jax.jit
+    def results(*arrays):
+        y, pull = jax.vjp(lambda *arrays: F.conv(*arrays, groups=groups), *arrays)
+        return y, *pull(jnp.full_like(y, 0.5))
+
+    for actual, expected in zip(results(*low), results(*(a.astype(jnp.float32) for a in low)), strict=True):
+        assert actual.dtype == dtype
+        error = np.abs(np.asarray(actual, np.float32) - expected).max()
+        assert error <= 2**-7 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("function", [F.conv_transpose, F.separable_conv])
+def test_bfloat16_in_other_convolutions(function, rng):
+    shapes = {
+        F.conv_transpose: [(2, 3, 4, 3), (3, 3, 3, 2), (2,)],
+        F.separable_conv: [(2, 4, 4, 2), (3, 3, 1, 4), (1, 1, 4, 3), (3,)],
+    }
+    arrays = [whole(rng, *shape) for shape in shapes[function]]
+    y = function(*(array.astype(jnp.bfloat16) for array in arrays), stride=2)
+    assert y.dtype == jnp.bfloat16
+    # Rounded once by each of at most three operations.
+    expected = function(*arrays, stride=2)
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=2**-7 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "spatial, groups", [((4,), 1), ((4, 4), 1), ((4, 4), 2), ((4, 4), 4), ((3, 3, 3), 1)]
+)
+def test_an_empty_batch_has_gradients_of_zero(spatial, groups):
+    x, kernel = jnp.ones((0, *spatial, 4)), jnp.ones((*(3,) * len(spatial), 4 // groups, 4))
+
+    def energy(x, kernel):
+        return jnp.sum(F.conv(x, kernel, groups=groups))
+
+    x_bar, kernel_bar = jax.jit(jax.grad(energy, (0, 1)))(x, kernel)
+    assert x_bar.shape == x.shape
+    np.testing.assert_array_equal(kernel_bar, np.zeros(kernel.shape))
 
 
 def test_convolve_is_that_of_numpy_and_scipy(rng):
@@ -323,6 +374,22 @@ X, KERNEL = jnp.zeros((1, 4, 4, 4)), jnp.zeros((3, 3, 4, 2))
             lambda: conv(X.astype(jnp.bfloat16), KERNEL),
             TypeError,
             "one type; got bfloat16 and float32: cast one",
+        ),
+        (
+            lambda: conv(X.astype(jnp.bfloat16), KERNEL.astype(jnp.bfloat16), jnp.zeros(2)),
+            TypeError,
+            "x and bias must have one type; got bfloat16 and float32: cast one",
+        ),
+        (
+            lambda: conv(X, KERNEL[:, :0]),
+            ValueError,
+            r"window must be at least 1 along every axis; got shape \(3, 0, 4, 2\)",
+        ),
+        (lambda: conv_transpose(X, KERNEL[:0]), ValueError, r"got shape \(0, 3, 4, 2\)"),
+        (
+            lambda: F.depthwise_conv(X, jnp.zeros((3, 3, 4, 1))),
+            ValueError,
+            r"shape \(\*window, 1, channels \* multiplier\), here with 4 channels; got \(3, 3, 4, 1\)",
         ),
         (
             lambda: conv(X, KERNEL, jnp.zeros(4)),

@@ -54,6 +54,13 @@ def test_label_out_of_range_gives_nan(loss, label):
     assert jnp.isnan(values[0]) and jnp.isfinite(values[1])
 
 
+@pytest.mark.parametrize("label", [-1, 4])
+def test_label_out_of_range_leaves_the_gradient_of_a_row_without_target(logits, label):
+    x = jnp.float32(logits)
+    gradient = jax.grad(lambda x: cross_entropy(x, jnp.full(5, label)).sum())(x)
+    np.testing.assert_allclose(gradient, np.exp(log_softmax(logits, axis=-1)), rtol=1e-5)
+
+
 def test_binary_cross_entropy_is_its_definition(rng):
     logits, labels = rng.normal(size=8) * 3, np.array([0, 1, 0, 1, 1, 0, 0.25, 0.9])
     p = expit(logits)
@@ -170,6 +177,12 @@ def test_labels_that_do_not_fit(function):
 def test_bad_options():
     with pytest.raises(ValueError, match=r"label_smoothing must be in \[0, 1\), got 1"):
         cross_entropy(jnp.ones((5, 4)), jnp.ones(5, int), label_smoothing=1)
+    with pytest.raises(ValueError, match="gamma must be at least 0, got -1"):
+        focal(jnp.ones((5, 4)), jnp.ones(5, int), gamma=-1)
+    with pytest.raises(ValueError, match=r"alpha must be a number or of shape \(4,\), got shape \(3,\)"):
+        focal(jnp.ones((5, 4)), jnp.ones(5, int), alpha=jnp.ones(3))
+    with pytest.raises(ValueError, match=r"alpha must be a number, got shape \(4,\)"):
+        focal(jnp.ones((5, 4)), jnp.ones((5, 4)), alpha=jnp.ones(4))
     with pytest.raises(ValueError, match="needs at least 2 classes"):
         focal(jnp.ones((5, 1)), jnp.ones(5, int))
     with pytest.raises(ValueError, match=r"labels must have the shape of logits, \(5,\), got \(4,\)"):

@@ -14,6 +14,7 @@ from cnnjax.functional.shapes import (
     conv_parameters,
     dense_flops,
     dense_parameters,
+    flops,
     output_size,
     parameter_count,
     receptive_field,
@@ -119,13 +120,27 @@ def test_parameter_count_needs_no_values():
 
 def test_flops_are_those_of_the_network():
     # VGG-16, 224x224: 15.47 G multiply-adds, torchvision 0.28.0's figure.
-    channels, size, flops, before = [64, 64, 128, 128, *[256] * 3, *[512] * 6], 224, 0, 3
+    channels, size, by_hand, before = [64, 64, 128, 128, *[256] * 3, *[512] * 6], 224, 0, 3
     for index, width in enumerate(channels):
         size //= 2 if index in (2, 4, 7, 10) else 1
-        flops += conv_flops((size, size), (3, 3), before, width)
+        by_hand += conv_flops((size, size), (3, 3), before, width)
         before = width
-    flops += dense_flops(7 * 7 * 512, 4096) + dense_flops(4096, 4096) + dense_flops(4096, 1000)
-    assert flops / 2e9 == pytest.approx(15.47, abs=0.005)
+    by_hand += dense_flops(7 * 7 * 512, 4096) + dense_flops(4096, 4096) + dense_flops(4096, 1000)
+    assert by_hand / 2e9 == pytest.approx(15.47, abs=0.005)
+    pool, stages = (2, None, 2), [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]
+    layers = [layer for width, depth in stages for layer in [(3, width, 1, "SAME")] * depth + [pool]]
+    assert flops([*layers, (7, 4096), (1, 4096), (1, 1000)], size=(224, 224), channels=3) == by_hand
+
+
+def test_flops_of_a_chain_follow_every_option():
+    # 9 -> 4 with 3 -> 6 channels in 3 groups, -> 2 by pooling, -> 5 under FULL with a window of 2 spread to 4.
+    layers = [(3, 6, 2, "VALID", 1, 3), (2, None, 2), (2, 4, 1, "FULL", 3)]
+    assert flops(layers, size=9, channels=3) == 2 * (4 * 3 * 6 + 5 * 2 * 6 * 4)
+    assert flops([], size=(4, 4), channels=3) == 0
+    with pytest.raises(ValueError, match="window larger than the padded input along spatial axis 0"):
+        flops([(3, 4), (3, 4)], size=4, channels=3)
+    with pytest.raises(ValueError, match="out_channels must be positive, got 0"):
+        flops([(3, 0)], size=4, channels=3)
 
 
 def test_depthwise_flops():
@@ -135,6 +150,27 @@ def test_depthwise_flops():
 def test_activation_bytes():
     assert activation_bytes([(2, 3, 4), (5,), ()]) == 4 * (24 + 5 + 1)
     assert activation_bytes([(8, 8)], itemsize=2) == 128
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: conv_parameters((3, 3), -3, 4), "in_channels must be positive, got -3"),
+        (lambda: conv_parameters((3, -3), 3, 4), r"window must be positive, got \(3, -3\)"),
+        (lambda: conv_flops((8, -8), 3, 3, 4), "output must be positive"),
+        (lambda: conv_flops(8, 3, 3, -4), "out_channels must be positive, got -4"),
+        (lambda: dense_parameters(-1, 5), "n_in must be positive, got -1"),
+        (lambda: dense_flops(1, -5), "n_out must be positive, got -5"),
+        (lambda: activation_bytes([(2, 3), (4, -1)]), r"no negative sizes, got \(4, -1\)"),
+        (lambda: activation_bytes([(2,)], itemsize=-4), "itemsize must be positive, got -4"),
+        (lambda: output_size(-4, 1), "size must be positive, got -4"),
+        (lambda: same_padding(4, -3), "window must be positive, got -3"),
+        (lambda: receptive_field([(3, -1)]), "stride must be positive, got -1"),
+    ],
+)
+def test_sizes_below_one(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()
 
 
 def test_errors():

@@ -1,3 +1,4 @@
+import math
 from functools import partial
 
 import flax.linen as linen
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnnjax import functional as F
-from cnnjax import models
+from cnnjax import initializers, models
 from cnnjax.functional.shapes import parameter_count
 from cnnjax.models.base import Model
 from cnnjax.nn import NORMS
@@ -157,6 +158,50 @@ def test_the_initializer_and_the_gain_reach_every_kernel(name):
     assert len(found) == len(leaves(shapes(small(name), IMAGES), "kernel"))
     for leaf in found:
         np.testing.assert_array_equal(leaf, np.full(leaf.shape, 3, np.float32))
+
+
+@pytest.mark.parametrize(
+    "initializer", [jax.nn.initializers.ones, jax.nn.initializers.constant(1.0), initializers.constant]
+)
+def test_the_gain_is_a_factor_on_the_kernels_of_any_initializer(initializer):
+    def kernels(gain):
+        model = small("plain", initializer=initializer, gain=gain)
+        return [leaf for _, leaf in leaves(model.init(jax.random.key(0), IMAGES), "kernel")]
+
+    for leaf in jax.jit(kernels)(5.0):
+        np.testing.assert_array_equal(leaf, np.full(leaf.shape, 5, np.float32))
+
+
+def test_a_factory_takes_its_gain_from_the_activation():
+    def kernels(**options):
+        model = small("plain", activation="tanh", **options)
+        return model.init(jax.random.key(0), IMAGES)["params"]
+
+    named, given, truncated = jax.jit(
+        lambda: [
+            kernels(initializer=choice)
+            for choice in (
+                "he_normal",
+                initializers.he_normal,
+                partial(initializers.he_normal, truncated=True),
+            )
+        ]
+    )()
+    jax.tree.map(np.testing.assert_array_equal, named, given)
+    # The stack's 288 draws: the largest of the plain ones lies beyond 2.27 deviations, where the truncated ones end.
+    deviation = F.ACTIVATIONS["tanh"].gain / math.sqrt(9 * 4)
+    largest = [np.abs(p["stack"]["block"]["layer"]["linear"]["kernel"]).max() for p in (named, truncated)]
+    assert largest[0] > 2.28 * deviation > largest[1]
+
+
+@every_model
+def test_images_of_integers_are_refused(name):
+    model, bytes_ = small(name), (IMAGES * 50 + 128).astype(jnp.uint8)
+    made = variables(model, IMAGES)
+    with pytest.raises(TypeError, match="must be floating point; got uint8 with dtype=None"):
+        model.apply(made, bytes_)
+    with pytest.raises(TypeError, match="must be floating point; got uint8 with dtype=None"):
+        shapes(model, bytes_)
 
 
 @every_model
@@ -401,12 +446,52 @@ def test_circular_padding_knows_no_border():
         ("plain", {"width": 0}, "width must be a positive integer; got 0"),
         ("resnet", {"width": -4}, "width must be a positive integer; got -4"),
         ("mlp", {"width": 2.5}, "width must be a positive integer; got 2.5"),
-        ("lenet5", {"num_classes": 0}, "num_classes must be 1 or more; got 0"),
+        ("mlp", {"depth": True}, "must be an integer >= 2; got True"),
+        ("plain", {"width": True}, "width must be a positive integer; got True"),
+        ("plain", {"window": 0}, "window must be a positive integer; got 0"),
+        ("plain", {"padding": "REFLECT"}, "unknown padding 'REFLECT': use 'VALID', 'SAME'"),
+        ("lenet5", {"padding": -1}, "padding must not be negative, got -1"),
+        ("keras_cifar_cnn", {"padding": "RELFECT"}, "unknown padding 'RELFECT'"),
+        ("lenet5", {"num_classes": 2.5}, "num_classes must be a positive integer; got 2.5"),
+        ("lenet5", {"num_classes": 0}, "num_classes must be a positive integer; got 0"),
     ],
 )
 def test_errors_of_create(name, options, text):
     with pytest.raises(ValueError, match=text):
         models.create(name, **options)
+
+
+@pytest.mark.parametrize(
+    "name, options, text",
+    [
+        ("plain", {"padding": 2.5}, "padding must be 'VALID', 'SAME'.*, got 2.5"),
+        ("plain", {"norm": 3}, "the name of the norm must be a string, got 3"),
+        ("resnet", {"norm": False}, "the name of the norm must be a string, got False"),
+        ("mlp", {"initializer": 3}, "the name of the initializer must be a string, got 3"),
+        ("mlp", {"activation": None}, "the name of the activation must be a string, got None"),
+        ("plain", {"dtype": "bfloat17"}, "dtype must be a floating-point type .*; got 'bfloat17'"),
+        ("plain", {"dtype": jnp.int32}, "dtype must be a floating-point type .*; got .*int32"),
+        ("plain", {"skip": "no"}, "skip must be True or False; got 'no'"),
+        ("resnet", {"scan": 1}, "scan must be True or False; got 1"),
+        ("mlp", {"remat": None}, "remat must be True or False; got None"),
+    ],
+)
+def test_type_errors_of_create(name, options, text):
+    with pytest.raises(TypeError, match=text):
+        models.create(name, **options)
+
+
+def test_options_from_numpy():
+    options = {"width": np.int32(4), "num_classes": np.int64(5), "skip": np.True_}
+    expected = shapes(small("resnet", depth=14), IMAGES)
+    assert shapes(small("resnet", depth=np.int64(14), **options), IMAGES) == expected
+    made = shapes(small("plain", depth=np.int64(5), dtype="bfloat16", **options), IMAGES)
+    assert layers(leaves(made, "kernel")) == 5
+
+
+@pytest.mark.parametrize("padding", ["same", 1, ((1, 0), (0, 1))])
+def test_every_form_of_padding(padding):
+    shapes(small("plain", padding=padding), IMAGES)
 
 
 @pytest.mark.parametrize("name", ["plain", "resnet"])

@@ -9,6 +9,7 @@ import pytest
 from cnnjax import functional as F
 from cnnjax import nn
 from cnnjax.functional import statistics
+from cnnjax.probes import gradient_flow
 
 from ..drawn import images, shapes, variables
 
@@ -68,6 +69,14 @@ def test_prelu_learns_a_slope_for_each_channel(z):
         assert module.apply(made, z.astype(jnp.bfloat16)).dtype == jnp.bfloat16
         gradient = jax.grad(lambda v, module=module: module.apply(v, z).sum())(made)["params"]["slope"]
         np.testing.assert_allclose(gradient, np.minimum(z, 0).sum((0, 1)), rtol=1e-5)
+
+
+def test_a_layer_with_prelu_has_its_row_of_gradient_flow():
+    model = nn.Layer(partial(nn.Dense, 4), None, nn.PReLU)
+    x = images(6, 5)
+    flow = gradient_flow(model, variables(model, x), x, jnp.arange(6) % 4)
+    assert flow.activations == ("prelu",)
+    assert np.all(np.isfinite(flow.table[:, :3]))
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh", "prelu"])

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -112,18 +113,18 @@ def test_the_gradient_of_a_bfloat16_layer_is_float32():
 @pytest.mark.parametrize(
     "module, groups",
     [
-        (nn.Dense(2), []),
+        (nn.Dense(2), [1]),
         (nn.Conv(6, groups=3), [3]),
         (nn.DepthwiseConv(2), [6]),
         (nn.SeparableConv(4), [6, 1]),
-        (nn.ConvTranspose(2), []),
+        (nn.ConvTranspose(2), [1]),
     ],
 )
 def test_initializers_are_told_the_groups(module, groups):
     told = []
 
-    def kernel_init(**options):
-        told.extend(options.values())
+    def kernel_init(*, groups):
+        told.append(groups)
         return initializers.constant(2.0)
 
     x = jnp.zeros((1, 4, 4, 6))
@@ -133,6 +134,43 @@ def test_initializers_are_told_the_groups(module, groups):
     assert told == groups
     for path, leaf in jax.tree_util.tree_leaves_with_path(made):
         np.testing.assert_array_equal(leaf, 2.0 if path[-1].key == "kernel" else 3.0)
+
+
+@pytest.mark.parametrize(
+    "kernel_init",
+    ["xavier_normal", initializers.xavier_normal, partial(initializers.xavier_normal, groups=2)],
+)
+def test_a_kernel_initializer_is_a_name_or_a_factory(kernel_init):
+    x = jnp.zeros((1, 4, 4, 6))
+    kernel = nn.Conv(4, groups=2, kernel_init=kernel_init).init(jax.random.key(0), x)["params"]["kernel"]
+    ready = initializers.xavier_normal(groups=2)
+    expected = nn.Conv(4, groups=2, kernel_init=ready).init(jax.random.key(0), x)["params"]["kernel"]
+    np.testing.assert_array_equal(kernel, expected)
+
+
+@pytest.mark.parametrize("kernel_init", [jax.nn.initializers.he_normal, jax.nn.initializers.he_normal()])
+def test_a_kernel_initializer_may_be_of_jax(kernel_init):
+    x = jnp.zeros((1, 4, 4, 6))
+    kernel = nn.Conv(4, kernel_init=kernel_init).init(jax.random.key(0), x)["params"]["kernel"]
+    own = partial(initializers.he_normal, truncated=True)
+    expected = nn.Conv(4, kernel_init=own).init(jax.random.key(0), x)["params"]["kernel"]
+    # JAX rounds the deviation of the truncated normal to another last digit.
+    np.testing.assert_allclose(kernel, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", FUNCTIONS)
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32, jnp.bool_])
+def test_images_of_integers_need_a_type_of_the_computation(case, dtype):
+    module, shape, _ = FUNCTIONS[case]
+    x = (4 * images(*shape)).astype(dtype)
+    text = rf"must be floating point; got {x.dtype} with dtype=None: use x.astype\(jnp.float32\) / 255"
+    with pytest.raises(TypeError, match=text):
+        shapes(module, x)
+    made = variables(module, x.astype(jnp.float32))
+    with pytest.raises(TypeError, match=text):
+        module.apply(made, x)
+    decided = module.clone(dtype=jnp.float32)
+    np.testing.assert_array_equal(decided.apply(made, x), module.apply(made, x.astype(jnp.float32)))
 
 
 def test_precision_reaches_the_products():
@@ -168,8 +206,8 @@ def test_dropout_of_maps_and_of_examples(function, constant):
 
 
 def test_an_nnx_module_wraps_a_layer():
-    def kernel_init(**options):
-        return lambda key, shape, dtype: jnp.linspace(-1, 1, math.prod(shape), dtype=dtype).reshape(shape)
+    def kernel_init(key, shape, dtype):
+        return jnp.linspace(-1, 1, math.prod(shape), dtype=dtype).reshape(shape)
 
     module, x = nn.Conv(3, stride=2, kernel_init=kernel_init), images(2, 5, 5, 2)
     wrapped = nnx.bridge.ToNNX(module, rngs=nnx.Rngs(0)).lazy_init(x)
