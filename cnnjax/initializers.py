@@ -16,6 +16,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -205,7 +206,7 @@ def initializer(
     Raises ValueError for an unknown name (with the nearest one) and for `truncated` where it is no option, TypeError
     for what is no choice.
     """
-    maker = choice if callable(choice) else lookup(INITIALIZERS, choice, "initializer")
+    maker: Callable[..., Any] = choice if callable(choice) else lookup(INITIALIZERS, choice, "initializer")
     names = inspect.signature(maker).parameters
     if truncated and "truncated" not in names:
         able = [name for name, factory in INITIALIZERS.items() if _takes_truncated(factory)]
@@ -216,7 +217,7 @@ def initializer(
         return _multiplied(maker, gain)
     decided = getattr(maker, "keywords", {})
     options = {"activation": activation, "groups": groups, "truncated": truncated, **decided}
-    made = maker(**{name: value for name, value in options.items() if name in names})
+    made: Initializer = maker(**{name: value for name, value in options.items() if name in names})
     if not callable(made):
         raise TypeError(
             f"a factory must return a function of (key, shape, dtype); {choice!r} returned {made!r}: "
@@ -225,44 +226,55 @@ def initializer(
     return _multiplied(made, gain)
 
 
-def fixup_scale(num_blocks: int, layers_per_block: int) -> float:
-    """L^(-1 / (2 m - 2)), L blocks of m layers: a factor on the kernels of the branches (Zhang et al. 2019).
+class BranchScale(NamedTuple):
+    """How a residual branch starts.
 
-    The last kernel of each branch starts at zero. An update then changes the network's function by an amount
-    that does not depend on depth. Raises ValueError for fewer than two layers: the only kernel is that zero one.
+    Attributes:
+      multiplier: where the learned number starts that the branch is multiplied by.
+      kernels: factor on its kernels but the last.
+      last_kernel: factor on the last one.
+    """
+
+    multiplier: float = 1.0
+    kernels: float = 1.0
+    last_kernel: float = 1.0
+
+
+def fixup_scale(num_blocks: int, layers_per_block: int) -> BranchScale:
+    """Kernels times L^(-1 / (2 m - 2)), L blocks of m layers, and the last one 0 (Zhang et al. 2019).
+
+    An update then changes the network's function by an amount that does not depend on depth. The paper starts the
+    classifier at zero, too, which is left to the model.
+
+    Raises ValueError for fewer than two layers: the only kernel is that zero one.
     """
     if layers_per_block < 2:
         raise ValueError(f"fixup needs at least 2 layers in a residual branch, got {layers_per_block}")
-    return num_blocks ** (-1 / (2 * layers_per_block - 2))
+    return BranchScale(kernels=num_blocks ** (-1 / (2 * layers_per_block - 2)), last_kernel=0.0)
 
 
-def skipinit_scale(num_blocks: int, layers_per_block: int) -> float:
-    """0: where the learned multiplier of a branch starts, so that a block is its skip (De & Smith 2020)."""
-    return 0.0
+def zero_scale(num_blocks: int, layers_per_block: int) -> BranchScale:
+    """A multiplier of 0: a block starts as its skip (SkipInit, De & Smith 2020; ReZero, Bachlechner et al. 2021)."""
+    return BranchScale(multiplier=0.0)
 
 
-def rezero_scale(num_blocks: int, layers_per_block: int) -> float:
-    """0: where the learned multiplier of a branch starts (Bachlechner et al. 2021)."""
-    return 0.0
-
-
-def inverse_sqrt_scale(num_blocks: int, layers_per_block: int) -> float:
-    """1 / sqrt(L): a multiplier of each branch (Hayou et al. 2021, Stable ResNet, uniform scaling).
+def inverse_sqrt_scale(num_blocks: int, layers_per_block: int) -> BranchScale:
+    """A multiplier of 1 / sqrt(L) (Hayou et al. 2021, Stable ResNet, uniform scaling).
 
     With branches that preserve the variance it grows by (1 + 1 / L)^L < e through all L blocks.
     """
-    return 1 / math.sqrt(num_blocks)
+    return BranchScale(multiplier=1 / math.sqrt(num_blocks))
 
 
-# (num_blocks, layers_per_block) -> multiplier of each residual branch; for fixup, factor on its kernels.
-RESIDUAL_SCALES: Mapping[str, Callable[[int, int], float]] = MappingProxyType(
+RESIDUAL_SCALES: Mapping[str, Callable[[int, int], BranchScale]] = MappingProxyType(
     {
         "fixup": fixup_scale,
-        "skipinit": skipinit_scale,
-        "rezero": rezero_scale,
+        "skipinit": zero_scale,
+        "rezero": zero_scale,
         "inverse_sqrt": inverse_sqrt_scale,
     }
 )
+"""(num_blocks, layers_per_block) -> how each residual branch starts, by name."""
 
 
 def _takes_key(parameters: Iterable[inspect.Parameter]) -> bool:

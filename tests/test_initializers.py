@@ -281,7 +281,7 @@ def test_errors():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("fixup", 16**-0.5), ("skipinit", 0), ("rezero", 0), ("inverse_sqrt", 0.25)],
+    [("fixup", (1, 0.25, 0)), ("skipinit", (0, 1, 1)), ("rezero", (0, 1, 1)), ("inverse_sqrt", (0.25, 1, 1))],
 )
 def test_residual_scales(name, expected):
     assert RESIDUAL_SCALES[name](16, 2) == pytest.approx(expected)
@@ -289,7 +289,7 @@ def test_residual_scales(name, expected):
 
 def test_fixup_scale_depends_on_the_layers_of_a_branch():
     # Zhang et al. 2019, section 3: L^(-1/4) for the three layers of a bottleneck.
-    assert RESIDUAL_SCALES["fixup"](16, 3) == pytest.approx(0.5)
+    assert RESIDUAL_SCALES["fixup"](16, 3).kernels == pytest.approx(0.5)
     with pytest.raises(ValueError, match="fixup needs at least 2 layers in a residual branch, got 1"):
         RESIDUAL_SCALES["fixup"](16, 1)
 
@@ -299,5 +299,5 @@ def test_inverse_sqrt_scale_keeps_the_variance_below_e(rng):
     x = start = rng.normal(size=(64, width))
     for _ in range(blocks):
         branch = x @ rng.normal(size=(width, width)) / math.sqrt(width)
-        x = x + RESIDUAL_SCALES["inverse_sqrt"](blocks, 1) * branch
+        x = x + RESIDUAL_SCALES["inverse_sqrt"](blocks, 1).multiplier * branch
     assert x.var() / start.var() == pytest.approx((1 + 1 / blocks) ** blocks, rel=0.1)

@@ -205,8 +205,8 @@ def conv_transpose(
       `(batch, *output spatial, out_channels)`.
 
     Raises:
-      TypeError, ValueError: as `conv`; also for "FULL" and "CIRCULAR", which have no transpose here, and for crops larger than
-        the output.
+      TypeError, ValueError: as `conv`; also for "FULL" and "CIRCULAR", which have no transpose here, and for crops
+        larger than the output.
     """
     _check_operands(x, kernel, bias, 1)
     if isinstance(padding, str) and padding.upper() not in ("SAME", "VALID"):

@@ -17,6 +17,5 @@ def at_least_float32(x: jax.Array, name: str) -> jax.Array:
 
 def widen(x: jax.Array) -> jax.Array:
     """Return `x` in the type of its sums: float32 for narrower floating-point numbers, else its own."""
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return x
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    narrow = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
+    return x.astype(jnp.float32) if narrow else x

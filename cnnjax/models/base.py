@@ -58,9 +58,11 @@ class Model(nn.Module, kw_only=True):
             _check_dtype(self.dtype)
 
     @nn.nowrap
-    def _kernel_init(self, activation: str | F.Activation) -> Callable[..., initializers.Initializer]:
+    def _kernel_init(
+        self, activation: str | F.Activation, *, factor: float = 1.0
+    ) -> Callable[..., initializers.Initializer]:
         chosen = functools.partial(initializers.initializer, self.initializer)
-        return functools.partial(chosen, activation=activation, gain=self.gain)
+        return functools.partial(chosen, activation=activation, gain=self.gain * factor)
 
     @nn.nowrap
     def _bias_init(self, key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -71,9 +73,10 @@ class Model(nn.Module, kw_only=True):
         return dict(bias_init=self._bias_init, dtype=self.dtype, precision=self.precision)
 
     @nn.nowrap
-    def _conv(self, *sizes: Any, **options: Any) -> Conv:
-        """Makes a convolution: `(features, window, stride)` and the options of `Conv`."""
-        return Conv(*sizes, kernel_init=self._kernel_init(self.activation), **self._shared(), **options)
+    def _conv(self, *sizes: Any, factor: float = 1.0, **options: Any) -> Conv:
+        """Makes a convolution: `(features, window, stride)`, a factor on its kernel, and the options of `Conv`."""
+        kernel_init = self._kernel_init(self.activation, factor=factor)
+        return Conv(*sizes, kernel_init=kernel_init, **self._shared(), **options)
 
     @nn.nowrap
     def _dense(self, features: int, *, activation: str | F.Activation | None = None, **options: Any) -> Dense:
@@ -137,7 +140,7 @@ def _check_like(name: str, value: object, default: object) -> None:
         raise ValueError(f"{name} must be a positive integer; got {value!r}")
 
 
-def _check_dtype(dtype: object) -> None:
+def _check_dtype(dtype: Any) -> None:
     try:
         floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
     except TypeError:

@@ -2,11 +2,14 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 
 from cnnjax import functional as F
+from cnnjax.functional.names import lookup
+from cnnjax.initializers import RESIDUAL_SCALES
 from cnnjax.models.base import Model, is_integer
 from cnnjax.nn import Activation, BasicBlock, Layer, PreActivationBlock, Stack
 
@@ -20,6 +23,8 @@ class _CifarResNet(Model, kw_only=True):
       depth: layers with weights, 6n + 2: 20, 32, 44, 56, 110, 1202 in the paper.
       width: channels of the first stage.
       skip: whether the shortcuts are there.
+      branch_scale: how the residual branches start, a name in `initializers.RESIDUAL_SCALES`: each is then multiplied by a
+        learned number. None for neither. Meant for `norm=None`.
       scan: False writes the blocks out instead of scanning over the identical ones of each stage.
       remat: recompute activations in the backward pass (see `nn.Stack`).
     """
@@ -28,6 +33,7 @@ class _CifarResNet(Model, kw_only=True):
     depth: int = 20
     width: int = 16
     skip: bool = True
+    branch_scale: str | None = None
     scan: bool = True
     remat: bool = False
 
@@ -39,10 +45,27 @@ class _CifarResNet(Model, kw_only=True):
                 f"a CIFAR ResNet has depth 6n + 2 with n >= 1 (8, 14, 20, 26, 32, ...); got {self.depth!r}"
             )
         super().check()
+        if self.branch_scale is not None:
+            lookup(RESIDUAL_SCALES, self.branch_scale, "branch_scale")
+            if not self.skip:
+                raise ValueError(
+                    f"branch_scale={self.branch_scale!r} is for residual branches: use skip=True or branch_scale=None"
+                )
+
+    @nn.nowrap
+    def _branch(self, num_blocks: int) -> dict[str, Any]:
+        if self.branch_scale is None:
+            return dict(conv=self._conv)
+        scale = RESIDUAL_SCALES[self.branch_scale](num_blocks, 2)
+        return dict(
+            conv=functools.partial(self._conv, factor=scale.kernels),
+            last_conv=functools.partial(self._conv, factor=scale.last_kernel),
+            multiplier=scale.multiplier,
+        )
 
     def _stages(self, make_block: type[nn.Module], x: jax.Array, train: bool) -> jax.Array:
         blocks = (self.depth - 2) // 6
-        parts = dict(skip=self.skip, conv=self._conv, norm=self._norm(), act=self._act)
+        parts = dict(skip=self.skip, norm=self._norm(), act=self._act, **self._branch(3 * blocks))
         for stage in range(3):
             block = functools.partial(make_block, self.width * 2**stage, **parts)
             stacked = blocks

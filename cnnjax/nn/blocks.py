@@ -4,6 +4,7 @@
 its features, and for a convolution its window and stride.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -16,6 +17,22 @@ from cnnjax.nn.layers import Conv
 ModuleDef = Callable[..., nn.Module]
 
 
+class Multiplier(nn.Module):
+    """The input times one learned number.
+
+    Attributes:
+      start: where the number starts.
+    """
+
+    start: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x`: of any shape."""
+        factor = self.param("factor", nn.initializers.constant(self.start), (), jnp.float32)
+        return x * factor.astype(x.dtype)
+
+
 class Layer(nn.Module):
     """linear - norm - (+ residual) - activation: one row of a table of gradient flow.
 
@@ -24,12 +41,14 @@ class Layer(nn.Module):
       norm: makes the normalization; None for none.
       act: makes the activation.
       use_bias: of the linear part; None gives it one where there is no norm.
+      multiplier: where a learned number starts that multiplies all but the residual; None for none.
     """
 
     linear: ModuleDef
     norm: ModuleDef | None = None
     act: ModuleDef = Activation
     use_bias: bool | None = None
+    multiplier: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, residual: jax.Array | None = None, train: bool = False) -> jax.Array:
@@ -38,6 +57,8 @@ class Layer(nn.Module):
         z = self.linear(use_bias=use_bias, name="linear")(x)
         if self.norm is not None:
             z = self.norm(name="norm")(z, train=train)
+        if self.multiplier is not None:
+            z = Multiplier(self.multiplier, name="multiplier")(z)
         if residual is not None:
             z = z + residual
         return self.act(name="act")(z)
@@ -46,19 +67,21 @@ class Layer(nn.Module):
 class PreActivationLayer(nn.Module):
     """norm - activation - linear: the order of He et al. 2016b.
 
-    Attributes: those of `Layer`.
+    Attributes: those of `Layer` but `use_bias`.
     """
 
     linear: ModuleDef
     norm: ModuleDef | None = None
     act: ModuleDef = Activation
+    multiplier: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`x`: `(batch, ..., channels)`."""
         if self.norm is not None:
             x = self.norm(name="norm")(x, train=train)
-        return self.linear(use_bias=self.norm is None, name="linear")(self.act(name="act")(x))
+        z = self.linear(use_bias=self.norm is None, name="linear")(self.act(name="act")(x))
+        return z if self.multiplier is None else Multiplier(self.multiplier, name="multiplier")(z)
 
 
 def pad_shortcut(x: jax.Array, *, features: int, stride: int) -> jax.Array:
@@ -92,6 +115,8 @@ class _Residual(nn.Module):
       stride: of the block.
       skip: whether the input is added; without, the block is its own plain twin, with the same parameters.
       conv, norm, act: make the parts.
+      last_conv: makes the last convolution of the branch; None for `conv`.
+      multiplier: where a learned number starts that the branch is multiplied by; None for none.
     """
 
     features: int
@@ -100,15 +125,17 @@ class _Residual(nn.Module):
     conv: ModuleDef = Conv
     norm: ModuleDef | None = None
     act: ModuleDef = Activation
+    last_conv: ModuleDef | None = None
+    multiplier: float | None = None
 
     @nn.nowrap
-    def _linear(self, window: int, stride: int = 1, *, features: int | None = None) -> ModuleDef:
-        features = self.features if features is None else features
+    def _linear(self, window: int, stride: int = 1) -> ModuleDef:
+        return functools.partial(self.conv, self.features, window, stride)
 
-        def make(**options) -> nn.Module:
-            return self.conv(features, window, stride, **options)
-
-        return make
+    @nn.nowrap
+    def _last(self, window: int, *, features: int | None = None) -> ModuleDef:
+        conv = self.conv if self.last_conv is None else self.last_conv
+        return functools.partial(conv, self.features if features is None else features, window, 1)
 
     @nn.nowrap
     def _shortcut(self, x: jax.Array, features: int) -> jax.Array | None:
@@ -122,7 +149,7 @@ class BasicBlock(_Residual):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`x`: `(batch, *spatial, channels)` -> `(batch, *spatial / stride, features)`."""
         h = Layer(self._linear(3, self.stride), self.norm, self.act, name="layer1")(x, train=train)
-        second = Layer(self._linear(3), self.norm, self.act, name="layer2")
+        second = Layer(self._last(3), self.norm, self.act, multiplier=self.multiplier, name="layer2")
         return second(h, residual=self._shortcut(x, self.features), train=train)
 
 
@@ -133,7 +160,7 @@ class PreActivationBlock(_Residual):
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`x`: `(batch, *spatial, channels)` -> `(batch, *spatial / stride, features)`."""
         first = PreActivationLayer(self._linear(3, self.stride), self.norm, self.act, name="layer1")
-        second = PreActivationLayer(self._linear(3), self.norm, self.act, name="layer2")
+        second = PreActivationLayer(self._last(3), self.norm, self.act, self.multiplier, name="layer2")
         h = second(first(x, train=train), train=train)
         shortcut = self._shortcut(x, self.features)
         return h if shortcut is None else h + shortcut
@@ -154,5 +181,6 @@ class BottleneckBlock(_Residual):
         features = self.features * self.expansion
         h = Layer(self._linear(1), self.norm, self.act, name="layer1")(x, train=train)
         h = Layer(self._linear(3, self.stride), self.norm, self.act, name="layer2")(h, train=train)
-        last = Layer(self._linear(1, features=features), self.norm, self.act, name="layer3")
+        linear = self._last(1, features=features)
+        last = Layer(linear, self.norm, self.act, multiplier=self.multiplier, name="layer3")
         return last(h, residual=self._shortcut(x, features), train=train)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pandas as pd
+from jax.core import Tracer
 
 from cnnjax import functional as F
 from cnnjax.nn import RECORD, SLOTS
@@ -215,7 +216,7 @@ def gradient_flow(
         collections = {"params": params, SLOTS: slots, **rest}
         mutable = [RECORD, "batch_stats"]
         logits, state = model.apply(collections, images, train=train, mutable=mutable, rngs=rngs)
-        if loss is F.cross_entropy and labels.ndim == 1 and not isinstance(labels, jax.core.Tracer):
+        if loss is F.cross_entropy and labels.ndim == 1 and not isinstance(labels, Tracer):
             F.check_labels(labels, logits.shape[-1])
         return jnp.mean(loss(logits, labels)), state[RECORD]
 

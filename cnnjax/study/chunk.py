@@ -79,10 +79,10 @@ class Chunk:
         self.part.save(self._done, self._state, so_far)
 
     def _score(self, blocks: Sequence[Split]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean loss and accuracy of every run on a split."""
+        """Mean loss and accuracy of every run on a split; of a broken network, whose answers mean nothing, both are NaN."""
         sums = [self._evaluate(self._state, (self.data, block)) for block in blocks]
         loss, correct, count = np.sum(jax.device_get(sums), axis=0).T
-        return loss / count, correct / count
+        return loss / count, np.where(np.isfinite(loss), correct / count, np.nan)
 
     def _look(self) -> None:
         """The networks at initialization only."""
@@ -90,6 +90,8 @@ class Chunk:
         layers = tables.layer_rows(jax.device_get(self._advance(many, self.data)), self.runs, 0)
         columns = tables.flow_columns(layers)
         rows = tables.run_rows(self.runs, "finished", parameters=self._parameters(), **columns)
+        broken = rows["flow"] == "not finite"
+        rows.loc[broken, ["status", "diverged_step"]] = ["diverged", 0]
         self.part.finish({"layers": layers, "runs": rows})
 
     def _draw(self, steps: int) -> jax.Array:
@@ -172,7 +174,6 @@ class Chunk:
         columns |= tables.flow_columns(layers[layers["step"] == 0])
         rows = tables.run_rows(self.runs, "finished", parameters=self._parameters(), **columns)
         rows = tables.mark_diverged(rows, curves, self.recorder.layers)
-        curves = curves.drop(columns=["broken_step", "broken_layer"])
         self.part.finish({"curves": curves, "layers": layers, "runs": rows})
 
     def _parameters(self) -> int:

@@ -1,7 +1,7 @@
 """A study: which networks are compared, on which data, how they are trained, and what is recorded."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -85,16 +85,30 @@ class Study:
     quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.grid or any(len(values) == 0 for values in self.grid.values()):
+        if not self.grid or any(_count(values) == 0 for values in self.grid.values()):
             raise ValueError(
                 f"the grid of study {self.name!r} is empty: give every axis a value; got {dict(self.grid)}"
             )
+        for axis, values in self.grid.items():
+            listed = list(values) if isinstance(values, Mapping) else values
+            _check_list(f"axis {axis!r} of the grid", listed)
+        _check_list("learning_rates", self.learning_rates, number=lambda rate: 0 < rate < float("inf"))
+        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int):
+            _check_list("seeds", self.seeds, number=lambda seed: seed in range(2**32))
         if not self.seed_list or not self.learning_rates:
             raise ValueError(
                 f"study {self.name!r} needs a seed and a learning rate; got {self.seeds!r}, {self.learning_rates!r}"
             )
         lookup(OPTIMIZERS, self.optimizer, "optimizer")
         lookup(SCHEDULES, self.schedule, "schedule")
+        self._check_steps()
+        for name in self.quick:
+            lookup({f.name: None for f in dataclasses.fields(self)}, name, "field of a study, in quick,")
+
+    def _check_steps(self) -> None:
+        for name in ("steps", "batch_size", "record_every"):
+            if not isinstance(getattr(self, name), int):
+                raise TypeError(f"{name} must be an integer; got {getattr(self, name)!r}")
         if self.steps < 0 or self.batch_size < 1 or self.record_every < 1:
             raise ValueError(
                 "steps must be 0 or more, batch_size and record_every 1 or more; got "
@@ -121,6 +135,23 @@ class Study:
         words = ("question", "description", "papers", "quick", "seeds")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in words}
         return _plain({**fields, "seeds": self.seed_list})
+
+
+def _count(values: Any) -> int:
+    """The number of values of an axis; 1 for what is no list, which `_check_list` names."""
+    return len(values) if isinstance(values, Sequence | Mapping) else 1
+
+
+def _check_list(name: str, values: Any, *, number: Callable[[Any], bool] | None = None) -> None:
+    """Raises TypeError unless `values` is a list, ValueError for a value that is there twice or is out of range."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list of values; got {values!r}: write [{values!r}]")
+    twice = [value for i, value in enumerate(values) if value in list(values[:i])]
+    if twice:
+        raise ValueError(f"{name} has {twice[0]!r} twice; got {list(values)}")
+    for value in values:
+        if number is not None and (isinstance(value, str) or not number(value)):
+            raise ValueError(f"{name} has a value out of range: {value!r}; got {list(values)}")
 
 
 def _plain(value: Any) -> Any:

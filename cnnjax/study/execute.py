@@ -64,7 +64,7 @@ def run(
     _check(study, programs, dataset)
     store = Store(folder)
     info = store.open(_info(study, dataset, devices, command))
-    if info["finished"]:
+    if info["finished"] and store.whole(("runs", "curves", "layers") if study.steps else ("runs", "layers")):
         return store
     engine = _Engine(study, store, info, devices, devices.everywhere(_device_data(dataset)), programs)
     with Progress(len(engine.runs), max(study.steps, 1), quiet=quiet) as progress:
@@ -93,15 +93,18 @@ class _Engine:
 
     def execute_all(self, progress: Progress) -> None:
         """All programs that are not finished, in order."""
+        self._save()
         futures: dict[int, Future[Chunk]] = {}
         with ThreadPoolExecutor(max_workers=max(self._ahead, 1)) as pool:
             try:
                 for i, program in enumerate(self.programs):
                     for j, later in enumerate(self.programs[i : i + self._ahead + 1], start=i):
-                        if j not in futures and not self._part(later, later.runs).finished:
+                        if j not in futures and self._is_open(later, later.runs):
                             futures[j] = pool.submit(self._prepare, later, later.runs)
-                    self._execute(program, program.runs, progress, futures.get(i))
-                    futures.pop(i, None)
+                    self._execute(program, program.runs, progress, futures.pop(i, None))
+            except KeyboardInterrupt:
+                self._save()
+                raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -117,21 +120,42 @@ class _Engine:
         """Advances some runs of a program to the end, in halves if they do not fit into memory together."""
         part = self._part(program, runs)
         if not part.finished:
-            try:
-                chunk = prepared.result() if prepared else self._prepare(program, runs)
-                chunk.run(progress)
-            except (jax.errors.JaxRuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
-                    raise
+            fits = self._is_open(program, runs) and self._attempt(program, runs, progress, prepared)
+            # It may hold what did not fit.
+            prepared = None
+            if not fits and len(runs) > 1:
                 part.discard()
-                if len(runs) > 1:
-                    half = len(runs) // 2
-                    self._execute(program, runs[:half], progress)
-                    self._execute(program, runs[half:], progress)
-                    return
+                for half in _halves(runs):
+                    self._execute(program, half, progress)
+                return
+            if not fits:
+                part.discard()
                 part.finish({"runs": tables.run_rows(runs, "out of memory")})
             self._save()
         progress.finished(len(runs))
+
+    def _attempt(
+        self,
+        program: Program,
+        runs: Sequence[Run],
+        progress: Progress,
+        prepared: "Future[Chunk] | None",
+    ) -> bool:
+        """Whether some runs fitted into memory together, and so have come to their end."""
+        try:
+            chunk = prepared.result() if prepared else self._prepare(program, runs)
+            chunk.run(progress)
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _is_open(self, program: Program, runs: Sequence[Run]) -> bool:
+        """Whether some runs are still to be computed together: a half that has begun says that they did not fit."""
+        halves = _halves(runs) if len(runs) > 1 else ()
+        split = any(self._part(program, half).begun for half in halves)
+        return not split and not self._part(program, runs).finished
 
     def _part(self, program: Program, runs: Sequence[Run]) -> Part:
         return self.store.part(f"program{program.number:03d}-run{runs[0].run:05d}-{len(runs)}")
@@ -148,6 +172,10 @@ class _Engine:
         self._since = now
         self.info |= {"finished": finished, "peak_memory_gib": round(environment.peak_memory_gib(), 2)}
         self.store.write_info(self.info)
+
+
+def _halves(runs: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
+    return runs[: len(runs) // 2], runs[len(runs) // 2 :]
 
 
 def _with_classes(program: Program, dataset: Dataset) -> Program:

@@ -95,6 +95,7 @@ def _cells(study: Study) -> list[tuple[dict[str, Any], dict[str, Any]]]:
             axes.append([({axis: name}, dict(settings)) for name, settings in values.items()])
         else:
             axes.append([({axis: _label(value)}, {axis: value}) for value in values])
+    _check_overlap(axes)
     cells = []
     for combination in itertools.product(*axes):
         labels = {k: v for part, _ in combination for k, v in part.items()}
@@ -103,10 +104,25 @@ def _cells(study: Study) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return cells
 
 
+def _check_overlap(axes: Sequence[Sequence[tuple[dict[str, Any], dict[str, Any]]]]) -> None:
+    """Raises ValueError where two axes set the same thing: the label of one of them would lie."""
+    owner: dict[str, str] = {}
+    for values in axes:
+        (axis,) = values[0][0]
+        for name in {name for _, settings in values for name in settings}:
+            if name in owner:
+                raise ValueError(
+                    f"the axes {owner[name]!r} and {axis!r} of the grid both set {name!r}: let one do it"
+                )
+            owner[name] = axis
+
+
 def _label(value: Any) -> Any:
     if value is None:
         return "none"
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float | str):
         return getattr(value, "name", None) or getattr(value, "__name__", None) or str(value).lower()
     return value
 

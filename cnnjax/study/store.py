@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ import pyarrow.parquet
 from cnnjax.frame import Frame
 
 TABLES = ("runs", "curves", "layers")
-FORMAT = 1
+FORMAT = 2
+OWN_COLUMNS = ("broken_step", "broken_layer")
+"""What a part's curves hold besides, to mark its runs as diverged when it ends."""
 
 
 @contextlib.contextmanager
@@ -78,8 +80,17 @@ class Part:
 
     @property
     def finished(self) -> bool:
-        """Whether all of the chunk's runs are in its table of runs, which is written last of all."""
-        return (self.folder / "runs.parquet").exists()
+        """Whether all tables are there that were written when the chunk ended."""
+        try:
+            names = json.loads((self.folder / "finished.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            return False
+        return all((self.folder / f"{name}.parquet").exists() for name in names)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was stored."""
+        return self.folder.exists()
 
     def save(self, step: int, state: Any, tables: dict[str, Frame]) -> None:
         """Stores the tables up to a step, then the state at that step."""
@@ -110,10 +121,13 @@ class Part:
         return step, jax.tree.unflatten(jax.tree.structure(like), leaves), tables
 
     def finish(self, tables: dict[str, Frame]) -> None:
-        """Stores the final tables, the runs last, and drops the state."""
-        for name in ("curves", "layers", "runs"):
-            if name in tables:
-                write_table(self.folder / f"{name}.parquet", tables[name])
+        """Stores the final tables, says that they are final, and drops the state.
+
+        After a kill before that the state is still there, and the chunk ends once more from it.
+        """
+        for name, table in tables.items():
+            write_table(self.folder / f"{name}.parquet", table)
+        write_json(self.folder / "finished.json", sorted(tables))
         (self.folder / "state.npz").unlink(missing_ok=True)
 
     def discard(self) -> None:
@@ -142,7 +156,10 @@ class Store:
         try:
             return json.loads(path.read_text())
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is damaged ({error}); delete it and run the study again") from error
+            remedy = (
+                "without it nobody knows what the tables are of: delete the folder and run the study again"
+            )
+            raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
 
     def table(self, name: str) -> Frame:
         """One of the tables "runs", "curves" and "layers".
@@ -174,6 +191,11 @@ class Store:
             if old["finished"]:
                 return old
             info = info | {"started": old["started"], "seconds": old["seconds"]}
+        elif (self.folder / "parts").exists():
+            raise ValueError(
+                f"{self.folder} holds results of a study that nobody can tell, because its study.json is missing; choose "
+                "another folder with --out, or delete this one"
+            )
         for path in sorted((self.folder / "parts").glob("*/*.parquet")):
             try:
                 pyarrow.parquet.read_metadata(path)
@@ -181,6 +203,15 @@ class Store:
                 read_table(path)
         self.write_info(info)
         return info
+
+    def whole(self, names: Sequence[str]) -> bool:
+        """Whether these tables are there and can be read."""
+        try:
+            for name in names:
+                pyarrow.parquet.read_metadata(self.folder / f"{name}.parquet")
+        except (pyarrow.ArrowException, OSError):
+            return False
+        return True
 
     def write_info(self, info: dict[str, Any]) -> None:
         """Writes study.json."""
@@ -203,7 +234,7 @@ class Store:
         return Part(self.folder / "parts" / name)
 
     def merge(self, missing: Frame, finish: Callable[[Frame], pd.DataFrame]) -> None:
-        """Writes the study's tables from those of its parts.
+        """Writes the study's tables from those of its parts, without the columns that only parts need.
 
         Args:
           missing: a row for each run that no part has finished.
@@ -219,7 +250,7 @@ class Store:
         tables = {"runs": finish(pd.concat([done, open_runs]) if len(open_runs) else done)}
         for name in ("curves", "layers"):
             if found[name]:
-                tables[name] = pd.concat(found[name])
+                tables[name] = pd.concat(found[name]).drop(columns=[*OWN_COLUMNS], errors="ignore")
         for name, table in tables.items():
             keys = [key for key in ("run", "step", "layer") if key in table]
             write_table(self.folder / f"{name}.parquet", table.sort_values(keys, ignore_index=True))

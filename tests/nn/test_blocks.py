@@ -75,6 +75,36 @@ def test_the_twin_without_a_skip_has_the_same_parameters(name):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
+def test_a_multiplier_scales_the_branch_and_not_the_shortcut(name):
+    x = images(2, 4, 4, 4)
+    module = BLOCKS[name](
+        1 if name == "bottleneck" else 4, norm=nn.LayerNorm, act=partial(nn.Activation, "identity")
+    )
+    scaled = module.clone(multiplier=0.5)
+    made = scaled.init(jax.random.key(0), x)
+    path, factor = next(p for p in jax.tree_util.tree_leaves_with_path(made) if p[0][-1].key == "factor")
+    assert factor.shape == () and factor == 0.5 and path[-2].key == "multiplier"
+    parts = {k: v for k, v in made["params"].items() if k != "multiplier"}
+    bare = {"params": {k: {m: v for m, v in part.items() if m != "multiplier"} for k, part in parts.items()}}
+    assert jax.tree.structure(bare) == jax.tree.structure(shapes(module, x))
+    y, plain = jax.jit(lambda: (scaled.apply(made, x), module.apply(bare, x)))()
+    assert np.abs(plain - x).max() > 0.1
+    close(y - x, 0.5 * (plain - x))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_last_convolution_may_be_another(name):
+    module = BLOCKS[name](
+        4, last_conv=partial(nn.Conv, kernel_init="zeros"), act=partial(nn.Activation, "identity")
+    )
+    x = images(2, 4, 4, 16 if name == "bottleneck" else 4)
+    made = jax.jit(module.init)(jax.random.key(0), x)["params"]
+    zero = [np.all(layer["linear"]["kernel"] == 0) for _, layer in sorted(made.items())]
+    assert zero == [False] * (len(zero) - 1) + [True]
+    np.testing.assert_array_equal(module.apply({"params": made}, x), x)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
 def test_options_reach_every_part_of_a_block(name):
     x = jnp.zeros((2, 4, 4, 4))
     conv = partial(nn.Conv, padding="CIRCULAR")

@@ -25,6 +25,14 @@ def test_nothing_to_run(fields):
         ({"optimizer": "momentun"}, "unknown optimizer 'momentun'; did you mean 'momentum'"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'"),
         ({"steps": -1}, "steps must be 0 or more"),
+        ({"seeds": [3, 3]}, "seeds has 3 twice; got"),
+        ({"seeds": [-1, 2]}, "seeds has a value out of range: -1"),
+        ({"seeds": [2**32]}, "seeds has a value out of range: 4294967296"),
+        ({"learning_rates": [0.1, 0.1]}, "learning_rates has 0.1 twice"),
+        ({"learning_rates": [float("nan")]}, "learning_rates has a value out of range: nan"),
+        ({"learning_rates": [-1.0]}, "learning_rates has a value out of range: -1.0"),
+        ({"grid": {"depth": [10, 10]}}, "axis 'depth' of the grid has 10 twice"),
+        ({"quick": {"stps": 3}}, "unknown field of a study, in quick, 'stps'; did you mean 'steps'"),
         ({"batch_size": 0}, "batch_size and record_every 1 or more"),
         ({"steps": 130, "record_every": 25}, "not a multiple of record_every=25: take 125 or 150 steps"),
     ],
@@ -43,3 +51,22 @@ def test_configuration_holds_what_decides_the_numbers_and_no_words():
     study = make(question="one", seeds=2)
     assert study.as_config() == make(question="another", seeds=[0, 1]).as_config()
     assert study.as_config() != study.replace(steps=400).as_config()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"grid": {"depth": 10}}, "axis 'depth' of the grid must be a list of values; got 10: write"),
+        (
+            {"grid": {"activation": "relu"}},
+            "axis 'activation' of the grid must be a list of values; got 'relu'",
+        ),
+        ({"learning_rates": 0.1}, "learning_rates must be a list of values; got 0.1"),
+        ({"seeds": 2.0}, "seeds must be a list of values; got 2.0"),
+        ({"seeds": "3"}, "seeds must be a list of values; got '3'"),
+        ({"steps": "4"}, "steps must be an integer; got '4'"),
+    ],
+)
+def test_a_field_of_another_type(fields, message):
+    with pytest.raises(TypeError, match=message):
+        make(**fields)

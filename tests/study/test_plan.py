@@ -69,3 +69,15 @@ def test_none_is_labeled():
 def test_values_that_do_not_exist(grid, message):
     with pytest.raises(ValueError, match=message):
         plan(make(grid=grid))
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"depth": [4], "arm": {"shallow": {"depth": 3}, "tanh": {"activation": "tanh"}}},
+        {"one": {"a": {"depth": 3}}, "other": {"b": {"depth": 4}}},
+    ],
+)
+def test_two_axes_that_set_the_same(grid):
+    with pytest.raises(ValueError, match="of the grid both set 'depth': let one do it"):
+        plan(Study(name="s", question="?", grid=grid))

@@ -1,10 +1,12 @@
 """The engine end to end: against a training loop written out, killed, diverging, out of memory."""
 
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +17,9 @@ import pytest
 
 from cnnjax import data, models, probes
 from cnnjax import functional as F
-from cnnjax.study import Study, execute, run
+from cnnjax.study import Store, Study, execute, run
 from cnnjax.study.chunk import Chunk
-from cnnjax.study.store import Part
+from cnnjax.study.store import Part, write_table
 
 TABLES = ("runs", "curves", "layers")
 STUDY = Study(
@@ -159,12 +161,49 @@ def test_stopped_between_writing_tables_and_state_it_ends_with_the_same_tables(
     assert_same(tables(run(STUDY, tmp_path, quiet=True)), tables(finished))
 
 
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+def test_stopped_while_a_part_ends_it_ends_with_the_same_tables(finished, tmp_path, monkeypatch, written):
+    def interrupted(self, tables):
+        for name, table in list(tables.items())[:written]:
+            write_table(self.folder / f"{name}.parquet", table)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Part, "finish", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(STUDY, tmp_path, quiet=True)
+    assert_same(tables(run(STUDY, tmp_path, quiet=True)), tables(finished))
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
+def test_a_lost_table_of_a_finished_study_is_made_again(finished, tmp_path, name, damage):
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / f"{name}.parquet")
+    assert_same(tables(run(STUDY, tmp_path, quiet=True)), tables(finished))
+
+
+def test_a_lost_table_of_a_part_is_computed_again(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    for path in [tmp_path / "layers.parquet", *tmp_path.glob("parts/*/layers.parquet")]:
+        path.unlink()
+    assert_same(tables(run(STUDY, tmp_path, quiet=True)), tables(finished))
+
+
+def test_an_interrupted_study_has_its_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(Part, "finish", lambda self, tables: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(STUDY, tmp_path, quiet=True)
+    assert set(Store(tmp_path).table("runs")["status"]) == {"unfinished"}
+    assert Store(tmp_path).table("curves")["step"].max() == STUDY.steps
+
+
 def test_killed_it_ends_with_the_same_tables(tmp_path):
     script = textwrap.dedent(
         """
         import sys, jax
         jax.config.update("jax_num_cpu_devices", 2)
-        from cnnjax.study import Study, execute, run
+        from cnnjax.study import Study, run
         grid = {"activation": ["relu", "tanh"]}
         options = {"width": 6, "depth": 3}
         study = Study(name="k", question="?", model="mlp", options=options, grid=grid, seeds=2, steps=40, record_every=1,
@@ -184,7 +223,7 @@ def test_killed_it_ends_with_the_same_tables(tmp_path):
         while process.poll() is None and not list(tmp_path.glob(f"killed/parts/*/{wanted}")):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
     assert start(tmp_path / "killed").wait() == 0
     for name in TABLES:
         paths = [tmp_path / run / f"{name}.parquet" for run in ("whole", "killed")]
@@ -200,6 +239,8 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(tmp_path):
     assert runs[lost]["diverged_step"].between(1, 6).all()
     assert runs[lost]["diverged_layer"].isin(["stem", "stack[0]/layer", "head"]).all()
     assert np.isfinite(runs[~lost]["test_loss"]).all()
+    # A broken network answers with the first class: no accuracy, and never the best one.
+    assert runs[lost][["validation_accuracy", "test_accuracy"]].isna().all(axis=None)
     assert runs[~lost]["selected"].all()
 
 
@@ -221,6 +262,25 @@ def test_what_does_not_fit_is_split_and_then_recorded(finished, tmp_path, monkey
         np.testing.assert_allclose(runs["test_loss"], whole["test_loss"], rtol=1e-5)
 
 
+def test_stopped_after_a_split_it_stays_split(finished, tmp_path, monkeypatch):
+    prepare, study = Chunk.prepare, STUDY.replace(grid={"initializer": ["he_normal"]})
+
+    def limited(self):
+        if len(self.runs) > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
+        if self.runs[0].run > 0:
+            raise KeyboardInterrupt
+        return prepare(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Chunk, "prepare", limited)
+        with pytest.raises(KeyboardInterrupt):
+            run(study, tmp_path, quiet=True)
+    runs = run(study, tmp_path, quiet=True).table("runs")
+    assert runs["run"].tolist() == list(range(4))
+    np.testing.assert_allclose(runs["test_loss"], finished.table("runs")["test_loss"][:4], rtol=1e-5)
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch):
     def broken(self):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
@@ -236,6 +296,16 @@ def test_initialization_only(tmp_path):
     assert (runs["status"] == "finished").all() and runs["test_accuracy"].isna().all()
     assert layers["step"].unique().tolist() == [0] and len(layers) == 2 * (3 + 5)
     assert np.isfinite(runs["gradient_ratio_log10"]).all()
+
+
+def test_a_network_that_is_not_finite_at_the_start_has_diverged(tmp_path):
+    options = {**STUDY.options, "norm": None, "activation": "identity"}
+    study = STUDY.replace(
+        steps=0, grid={"gain": [1.0, 1e20]}, options=options, learning_rates=[0.1], record_every=1
+    )
+    runs = run(study, tmp_path, quiet=True).table("runs").set_index("gain")
+    assert (runs.loc[1.0, "status"] == "finished").all() and (runs.loc[1e20, "status"] == "diverged").all()
+    assert (runs.loc[1e20, "flow"] == "not finite").all() and (runs.loc[1e20, "diverged_step"] == 0).all()
 
 
 @pytest.mark.parametrize(

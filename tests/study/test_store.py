@@ -72,6 +72,17 @@ def test_a_damaged_description(tmp_path):
         Store(tmp_path).info  # noqa: B018
 
 
+def test_results_without_a_description_are_not_taken_over(tmp_path):
+    store = Store(tmp_path)
+    store.open(info())
+    store.part("p").finish({"runs": TABLE})
+    (tmp_path / "study.json").unlink()
+    with pytest.raises(
+        ValueError, match="because its study.json is missing; choose another folder with --out"
+    ):
+        store.open(info(depth=4))
+
+
 def test_a_part_gives_back_what_it_saved(tmp_path, rng):
     part = Store(tmp_path).part("p")
     state = {"a": rng.normal(size=(2, 3)).astype(np.float32), "b": (np.int32(4), np.zeros(0, np.float32))}
