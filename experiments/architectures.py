@@ -6,9 +6,9 @@ with their no-skip twin, at 8, 20 and 32 layers; LeNet-5 (5 layers, padded to ta
 Papers: LeCun et al. 1998; He et al. 2015; He et al. 2016 (arXiv:1512.03385); He et al. 2016b (arXiv:1603.05027).
 Command: `cnnjax run experiments/architectures.py`, or `python experiments/architectures.py --quick`
 Cost: 114 runs of 200 steps in 19 programs: 9 minutes of processor time (2 CPU cores, JAX 0.10.2) and 2.5 GiB.
-Expected: the residual networks train at every depth (95 to 97 % test accuracy at 8, 20 and 32 layers). The plain ones and the
-mlp without norm lose the gradient with depth under Xavier, by 11 orders at 32 layers, and stay at chance. With batch norm
-plain networks do not lose it, and get harder to train all the same (98, 94, 84 %), as do residual networks without
+Expected: the residual networks train at every depth (95 to 97 % test accuracy at 8, 20 and 32 layers). The plain ones and
+the mlp without norm lose the gradient with depth under Xavier, by 11 orders at 32 layers, and stay at chance. With batch
+norm plain networks do not lose it, and get harder to train all the same (98, 94, 84 %), as do residual networks without
 their skips: this is degradation, not vanishing. On images of 8x8 the three stages of a ResNet end at 2x2.
 """
 

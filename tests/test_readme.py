@@ -1,0 +1,34 @@
+"""The README's Python runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from cnnjax.commands.options import RunOptions
+from cnnjax.commands.run import load_study
+from cnnjax.study import plan
+
+TEXT = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS[:2], ids=["layer", "probe"])
+def test_a_block_runs_by_itself(block, capsys):
+    # As a newcomer's process, without this suite's strictness.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(block, "README.md", "exec"), {})
+    assert "stack[47]/layer" in capsys.readouterr().out or "F.conv" in block
+
+
+def test_the_study_can_be_planned_whole_and_quick(tmp_path):
+    file = tmp_path / "my_study.py"
+    file.write_text(BLOCKS[2])
+    study = load_study(file)
+    assert len(BLOCKS) == 3 and len(plan(study)) == 8
+    assert RunOptions(quick=True).apply(study).steps == 4
+    options = RunOptions(
+        axis=(("activation", "tanh", "gelu"), ("skip", "no")), depths=(10, 20), data="cifar10"
+    )
+    assert options.apply(study).grid == {"activation": ["tanh", "gelu"], "skip": [False], "depth": [10, 20]}
