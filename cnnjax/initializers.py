@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cnnjax.functional.activation import Activation, get_activation
 from cnnjax.functional.names import lookup
@@ -61,7 +62,7 @@ def zeros() -> Initializer:
 def constant(value: Gain = 1.0, *, gain: Gain = 1.0) -> Initializer:
     """Every entry gain * value: units that start equal and stay equal."""
 
-    def initialize(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def initialize(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         return jnp.full(shape, value * gain, dtype)
 
     return initialize
@@ -134,7 +135,7 @@ def orthogonal(*, groups: int = 1, gain: Gain = 1.0) -> Initializer:
     times gain^2. A kernel with spatial axes is no orthogonal map of images: `delta_orthogonal` is.
     """
 
-    def initialize(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def initialize(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         fan_in, _ = fans(shape, groups=groups)
         return _orthogonal_matrix(key, fan_in, shape[-1], groups, gain, dtype).reshape(shape)
 
@@ -150,7 +151,7 @@ def delta_orthogonal(*, groups: int = 1, gain: Gain = 1.0) -> Initializer:
     Raises ValueError if a convolution has fewer outputs than inputs (in a group).
     """
 
-    def initialize(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def initialize(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         fans(shape, groups=groups)
         *spatial, group_in, out_channels = shape
         if spatial and out_channels // groups < group_in:
@@ -289,7 +290,7 @@ def _takes_truncated(factory: Callable[..., Initializer]) -> bool:
 
 
 def _multiplied(initialize: Initializer, gain: Gain) -> Initializer:
-    def scaled(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def scaled(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         wide = _wide(dtype)
         return (jnp.asarray(gain, wide) * initialize(key, shape, wide)).astype(dtype)
 
@@ -301,7 +302,7 @@ def _scaled(
 ) -> Initializer:
     """Draw from `sample`, whose deviation is 1, and scale to gain * deviation(fan_in, fan_out)."""
 
-    def initialize(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def initialize(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         wide = _wide(dtype)
         scale = jnp.asarray(gain * deviation(*fans(shape, groups=groups)), wide)
         return (scale * sample(key, shape, wide)).astype(dtype)
@@ -313,16 +314,16 @@ def _xavier_deviation(fan_in: int, fan_out: int) -> float:
     return math.sqrt(2 / (fan_in + fan_out))
 
 
-def _truncated_normal(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
+def _truncated_normal(key: jax.Array, shape: Sequence[int], dtype: DTypeLike) -> jax.Array:
     return jax.random.truncated_normal(key, -2, 2, shape, dtype) / _TRUNCATED_DEVIATION
 
 
-def _uniform(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
+def _uniform(key: jax.Array, shape: Sequence[int], dtype: DTypeLike) -> jax.Array:
     return jax.random.uniform(key, shape, dtype, -math.sqrt(3), math.sqrt(3))
 
 
 def _orthogonal_matrix(
-    key: jax.Array, n_in: int, n_out: int, groups: int, gain: Gain, dtype: jnp.dtype
+    key: jax.Array, n_in: int, n_out: int, groups: int, gain: Gain, dtype: DTypeLike
 ) -> jax.Array:
     """An orthogonal (n_in, n_out // groups) matrix for each group, side by side: (n_in, n_out)."""
     wide = _wide(dtype)
@@ -331,5 +332,5 @@ def _orthogonal_matrix(
     return (jnp.asarray(gain, wide) * matrix).astype(dtype)
 
 
-def _wide(dtype: jnp.dtype) -> jnp.dtype:
+def _wide(dtype: DTypeLike) -> DTypeLike:
     return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)

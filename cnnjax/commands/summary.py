@@ -47,6 +47,10 @@ class Summary:
         from cnnjax import models
         from cnnjax.commands.layers import rows
 
+        if len(self.image) < 2 or min(self.image) < 1:
+            raise ValueError(
+                f"--image takes the size of each axis and the channels, each 1 or more; got {_by(self.image)}"
+            )
         options = dict(_option(word) for words in self.option for word in words)
         found = rows(models.create(self.model, **options), self.image)
         out = console()

@@ -89,8 +89,8 @@ def _axes(info: Info, margins: Frame) -> str:
 
 def _magnitude(ratio: float) -> str:
     if abs(ratio) < 0.05:
-        return "the size of the last layer's"
-    return f"{abs(ratio):.1f} orders of magnitude {'below' if ratio < 0 else 'above'} the last layer's"
+        return "the size of the last hidden layer's"
+    return f"{abs(ratio):.1f} orders of magnitude {'below' if ratio < 0 else 'above'} the last hidden layer's"
 
 
 def _range(info: Info, cells: Frame) -> str:

@@ -95,7 +95,7 @@ def gradient_map(info: Info, cells: Frame) -> str:
     )
     return _join(
         "Orders of magnitude between the mean squared gradient (with respect to pre-activations) of the first layer "
-        "and that of the last, at initialization; median over seeds. Red: it vanishes toward the input; blue: it "
+        "and that of the last hidden one, at initialization; median over seeds. Red: it vanishes toward the input; blue: it "
         "explodes. The color scale ends at ±12.",
         zero,
         _sides(info),
@@ -110,7 +110,7 @@ def scatter(info: Info, table: Frame, layout: Layout) -> str:
         f"A point per run at its cell's selected learning rate ({len(table)} runs that finished).",
         color,
         f"Dashed: chance + 10 points ({100 * (tables.chance(info) + tables.MARGIN):.0f} %), below which a cell counts as "
-        f"untrainable. Solid: the first layer receives as much gradient as the last.",
+        f"untrainable. Solid: the first layer receives as much gradient as the last hidden one.",
         zero,
     )
 

@@ -233,7 +233,7 @@ def accuracy_map(info: Info, runs: Frame) -> Figure:
 
 
 def gradient_map(info: Info, runs: Frame) -> Figure:
-    """log10 of the first layer's mean squared gradient over the last layer's at initialization, for every cell."""
+    """log10 of the first layer's mean squared gradient over the last hidden layer's at initialization, for every cell."""
     table = tables.cells(info, runs)
     texts = {int(cell["cell"]): tables.decades(cell["gradient_ratio_log10"]) for _, cell in table.iterrows()}
     norm = Normalize(-DECADES, DECADES, clip=True)

@@ -63,7 +63,7 @@ def draw_ratio_against_accuracy(info: Info, table: Frame, layout: Layout) -> Fig
     axes.set(
         ylim=(-0.03, 1.04),
         ylabel="test accuracy",
-        xlabel="mean squared gradient of the first layer over the last layer, at initialization",
+        xlabel="mean squared gradient of the first layer over the last hidden one, at initialization",
     )
     panels.legend(figure, bare, lines=False)
     return figure

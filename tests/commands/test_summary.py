@@ -52,6 +52,10 @@ def test_models_are_listed(args, capsys):
         (["resnet", "--option", "depth"], "--option takes NAME=VALUE, as in depth=50; got 'depth'"),
         (["resnet", "--option", "depth=21"], "a CIFAR ResNet has depth 6n + 2"),
         (["lenet5", "--image", "4", "4", "1"], "kernel larger than the padded input"),
+        (
+            ["plain", "--image", "0", "0", "0"],
+            "--image takes the size of each axis and the channels, each 1 or more; got 0x0x0",
+        ),
     ],
 )
 def test_errors(args, match, capsys):

@@ -60,7 +60,7 @@ def test_range_without_zeros() -> None:
     study = make(axes={"depth": [10, 20], "architecture": ["plain", "plain + bn"], "activation": ["tanh"]})
     ratios = by_cell(study.runs)["ratio"].astype(float)
     assert (
-        f"ranges from {-ratios.min():.1f} orders of magnitude below the last layer's (depth 20, plain)"
+        f"ranges from {-ratios.min():.1f} orders of magnitude below the last hidden layer's (depth 20, plain)"
         in text(study)
     )
 
