@@ -43,7 +43,10 @@ def _reached(info: Info, cell: Column) -> str:
 
 def _verbs(known: Frame) -> str:
     counts = known["flow"].value_counts()
-    return f", vanishes in {counts.get('vanishing', 0)} and explodes in {counts.get('exploding', 0)}"
+    vanishing, exploding, broken = (counts.get(flow, 0) for flow in tables.FLOWS[1:])
+    if broken:
+        return f", vanishes in {vanishing}, explodes in {exploding} and is not finite in {broken}"
+    return f", vanishes in {vanishing} and explodes in {exploding}"
 
 
 def _flow(cells: Frame) -> str:
@@ -151,11 +154,14 @@ def _agreement(cells: Frame) -> str:
     total = int(counts.to_numpy().sum())
     if not total:
         return ""
-    stable, other = counts.loc["stable"], counts.loc[["vanishing", "exploding"]].sum()
+    stable, other = counts.loc["stable"], counts.loc[[*tables.FLOWS[1:]]].sum()
+    unstable = (
+        "vanishing, exploding or not finite" if counts.loc["not finite"].any() else "vanishing or exploding"
+    )
     same = int(stable["trainable"] + other["untrainable"])
     parts = [
         f"{int(row['trainable'])} of {int(row.sum())} {words} cells trained"
-        for row, words in ((stable, "stable"), (other, "vanishing or exploding"))
+        for row, words in ((stable, "stable"), (other, unstable))
         if row.sum()
     ]
     return (

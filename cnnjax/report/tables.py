@@ -28,7 +28,7 @@ __all__ = [
 # A cell counts as trainable when its mean test accuracy reaches chance plus this many hundredths.
 MARGIN = 0.10
 
-FLOWS = ("stable", "vanishing", "exploding")
+FLOWS = ("stable", "vanishing", "exploding", "not finite")
 
 
 @dataclass(frozen=True)

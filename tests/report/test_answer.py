@@ -102,6 +102,13 @@ def test_partial_study_counts_what_there_is(unfinished: Study) -> None:
     assert f"of {len(done)} runs" in text(unfinished)
 
 
+def test_cells_that_are_not_finite_are_counted(study: Study) -> None:
+    runs = study.runs.copy()
+    runs.loc[runs["cell"] == 0, "flow"] = "not finite"
+    words = " ".join(answer.paragraph(study.info, runs))
+    assert "and is not finite in 1." in words and "vanishing, exploding or not finite cells" in words
+
+
 def test_one_seed_claims_no_spread() -> None:
     found = text(make(axes={"activation": ["relu", "sigmoid"]}, seeds=1))
     assert "±" not in found
