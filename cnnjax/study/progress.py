@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from cnnjax.study.plan import Program, Run
 
@@ -21,16 +22,19 @@ class Progress:
 
     def __init__(self, runs: int, steps: int, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet)
+        # In a narrow terminal the name of the program gives way, never a number.
+        whole = Column(no_wrap=True)
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps, {task.fields[done]}/{task.fields[runs]} runs"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(table_column=whole),
+            TextColumn("steps, {task.fields[done]}/{task.fields[runs]} runs", table_column=whole),
+            TextColumn("left", table_column=whole),
+            TimeRemainingColumn(compact=True, table_column=whole),
         )
-        self._bar = Bar(*columns, console=self._console, disable=quiet, speed_estimate_period=120)
+        self._bar = Bar(
+            *columns, expand=True, console=self._console, disable=quiet, speed_estimate_period=120
+        )
         self._task = self._bar.add_task("starting", total=runs * steps, done=0, runs=runs)
         self._steps = steps
 
