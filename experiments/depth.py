@@ -8,8 +8,8 @@ Command: `cnnjax run experiments/depth.py`, or `python experiments/depth.py --qu
 Cost: 32 runs, one forward and backward pass each, in 4 programs whose compile time does not depend on the depth:
 half a minute and 5 GiB on 2 CPU cores (JAX 0.10.2), two networks of 10,000 layers side by side.
 Expected: delta-orthogonal kernels carry the gradient through 10,000 layers: its second moment changes by less than one order
-of magnitude (median over seeds; single seeds by up to 1.4). Gaussian kernels at the same point drift, by 9 orders over 10,000 layers (median), and differently from seed
-to seed.
+of magnitude (median over seeds; single seeds by up to 1.4). Gaussian kernels at the same point drift, by 9 orders over
+10,000 layers (median), and differently from seed to seed.
 """
 
 from cnnjax.cli import main_of_study
