@@ -52,8 +52,15 @@ class RunOptions:
     """Show no progress."""
 
     def folder(self, study: "Study") -> Path:
-        """Where the study's tables go."""
-        return self.out or Path("runs") / f"{study.name}{'-quick' if self.quick else ''}"
+        """Where the study's tables go.
+
+        Raises:
+          ValueError: there is a file of that name.
+        """
+        folder = self.out or Path("runs") / f"{study.name}{'-quick' if self.quick else ''}"
+        if blocked := next((path for path in (folder, *folder.parents) if path.is_file()), None):
+            raise ValueError(f"{blocked} is a file: choose another folder with --out")
+        return folder
 
     def apply(self, study: "Study") -> "Study":
         """The study with the fields that the options replace.

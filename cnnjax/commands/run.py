@@ -4,11 +4,13 @@ import contextlib
 import dataclasses
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from cnnjax.commands.interrupt import answered
 from cnnjax.commands.options import RunOptions
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def load_study(file: Path) -> "Study":
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not a Python file, or has no STUDY.
+      ValueError: it is not a Python file, has no STUDY, or fails when it is run, with the line.
       TypeError: its STUDY is something else.
     """
     from cnnjax.study import Study
@@ -54,7 +56,13 @@ def load_study(file: Path) -> "Study":
     # Dataclasses look their module up.
     module = sys.modules[MODULE] = importlib.util.module_from_spec(spec)
     with _importable(file.parent):
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except SyntaxError:
+            raise
+        except Exception as error:
+            kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
+            raise ValueError(f"{_place(error, file)}: {kind}{error}") from error
     if not hasattr(module, "STUDY"):
         raise ValueError(f"{file} has no STUDY: write STUDY = cnnjax.study.Study(...) into it")
     if not isinstance(module.STUDY, Study):
@@ -83,7 +91,8 @@ def run_study(study: "Study", options: RunOptions, command: str) -> int:
         print(f"{folder} holds this study, finished: nothing is computed again")
     else:
         try:
-            store = run(study, folder, run_axis=options.run_axis, command=command, quiet=options.quiet)
+            with answered("stopping as soon as what is computed just now is done"):
+                store = run(study, folder, run_axis=options.run_axis, command=command, quiet=options.quiet)
         except KeyboardInterrupt:
             print(f"stopped: the same command goes on from here ({command})", file=sys.stderr)
             return 130
@@ -97,6 +106,13 @@ def prepare_devices() -> None:
     # JAX raises it once it has started (in a notebook, say).
     with contextlib.suppress(RuntimeError):
         one_host_device_per_core()
+
+
+def _place(error: Exception, file: Path) -> str:
+    """The file of a study, and the line in it where an error came up."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
+    return f"{file}, line {lines[-1]}" if lines else str(file)
 
 
 @contextlib.contextmanager

@@ -102,5 +102,7 @@ def _missing(name: str, path: str, versions: list[str], root: Path) -> str:
         return f"no {name!r} in {root}, which has version {', '.join(versions)}: name that, or none"
     if configs := sorted(folder.name for folder in root.glob(f"{path}/*") if _versions(folder)):
         return f"{name!r} in {root} has configurations ({', '.join(configs)}): write {path}/{configs[0]}, say"
-    hint = nearest(name, [*KNOWN_SETS, *(info.parts[-3] for info in root.glob("*/*/dataset_info.json"))])
-    return f"no data set {name!r} in {root}: `{prepare_command(name, root)}` prepares it there.{hint}"
+    known = [*KNOWN_SETS, *(info.parts[-3] for info in root.glob("*/*/dataset_info.json"))]
+    if hint := nearest(name, known):
+        return f"no data set {name!r} in {root}.{hint} (If not: `{prepare_command(name, root)}` prepares it there.)"
+    return f"no data set {name!r} in {root}: `{prepare_command(name, root)}` prepares it there"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from cnnjax.data.folders import data_root, find, nearest
+from cnnjax.data.folders import KNOWN_SETS, data_root, find, nearest
 
 
 def prepare(
@@ -44,7 +44,8 @@ def _download(name: str, root: Path, say: Callable[[str], object]) -> Path:
     except ImportError as error:
         raise ImportError(
             f"preparing {name} needs TensorFlow, which cannot be imported ({error}): "
-            "pip install 'cnnjax[prepare]'. It is needed for this step only; training never imports it"
+            "pip install 'cnnjax[prepare]'. It is needed for this step only; training never imports it."
+            f"{nearest(name, list(KNOWN_SETS))}"
         ) from error
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.registered import DatasetNotFoundError

@@ -110,6 +110,8 @@ def _range(info: Info, cells: Frame) -> str:
     end = _magnitude(high["gradient_ratio_log10"])
     if len(known) == 1:
         return f"{start} is {end}."
+    if _magnitude(low["gradient_ratio_log10"]) == end and not zeros:
+        return f"{start} is {end} in every cell."
     least = (
         f"zero (underflow, in {_count(zeros, 'cell')})" if zeros else _magnitude(low["gradient_ratio_log10"])
     )

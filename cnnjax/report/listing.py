@@ -91,7 +91,6 @@ RUN_KEYS = tuple(
 CELL_KEYS = tuple(
     "test_accuracy verdict learning_rate seeds diverged train_accuracy validation_accuracy".split()
 )
-MARGIN_KEYS = ("axis", "value", "cells", "stable", "vanishing", "exploding", "gradient_ratio_log10")
 
 
 def _entry(key: str, value: Any) -> tuple[str, str]:
@@ -125,8 +124,11 @@ def _axis_names(info: Info) -> list[str]:
 
 def margin_listing(info: Info, margins: Frame) -> Listing:
     """What `tables.margins` counts: a row per value of each axis."""
-    keys: list[str] = [*MARGIN_KEYS] if len(margins) else []
-    if info["steps"] and keys:
+    if margins.empty:
+        return _listing(info, "values", "What goes with each value", margins, [])
+    broken = ["not finite"] if margins["not finite"].any() else []
+    keys = ["axis", "value", "cells", "stable", "vanishing", "exploding", *broken, "gradient_ratio_log10"]
+    if info["steps"]:
         judged = [] if (margins["judged"] == margins["cells"]).all() else ["judged"]
         keys += [*judged, "trainable", "test_accuracy", "best_test_accuracy"]
     return _listing(info, "values", "What goes with each value", margins, keys)

@@ -2,7 +2,6 @@
 
 import base64
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from cnnjax.files import replacing
 from cnnjax.frame import Frame, Info
 from cnnjax.report import answer, style, tables
 from cnnjax.report.listing import Listing, agreement_listing, cell_listing, margin_listing, run_listing
@@ -23,16 +23,14 @@ SECTIONS = {
     "training": "Training",
     "outcome": "What training reached",
 }
+RUN_AXES = {"map": "one after the other (map)", "vmap": "all at once (vmap)"}
 # A larger SVG is shown as PNG on the page; its file is written all the same.
 LARGEST = 300_000
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _embed(files: Mapping[str, bytes]) -> str:
@@ -86,14 +84,32 @@ def _settings(info: Info) -> list[tuple[str, str]]:
         ("learning rates", ", ".join(tables.label(rate) for rate in info["learning_rates"])),
         ("precision", info["precision"]),
         ("device", _device(info["device"])),
+        ("runs of one device", RUN_AXES.get(info["run_axis"], info["run_axis"])),
         ("time", _duration(info["seconds"])),
         ("peak memory", "" if memory is None else f"{memory:.2f} GiB"),
         ("started", info["started"]),
         ("finished", info["finished"]),
         ("commit", info["commit"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in info["versions"].items())),
+        ("partly computed with", "; ".join(_difference(info, earlier) for earlier in info["earlier"])),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def _difference(info: Info, earlier: Mapping[str, Any]) -> str:
+    """How the environment of an earlier part of a study differs from that of its end."""
+    versions = [
+        f"{name} {version}"
+        for name, version in earlier["versions"].items()
+        if info["versions"].get(name) != version
+    ]
+    device = [_device(earlier["device"])] if earlier["device"] != info["device"] else []
+    others = [
+        f"{name.replace('_', ' ')} {earlier[name]}"
+        for name in ("run_axis", "precision", "commit")
+        if earlier[name] != info[name]
+    ]
+    return ", ".join([*versions, *device, *others])
 
 
 def _warning(info: Info, runs: Frame) -> str:

@@ -1,6 +1,7 @@
 """A study: which networks are compared, on which data, how they are trained, and what is recorded."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -131,7 +132,10 @@ class Study:
         return dataclasses.replace(self, **fields)
 
     def as_config(self) -> dict[str, Any]:
-        """Everything that decides the numbers, as JSON values: two studies with equal ones give equal tables."""
+        """Everything that decides the numbers, as JSON values: two studies with equal ones give equal tables.
+
+        Of a function only its name and what it was made with are seen, not its code.
+        """
         words = ("question", "description", "papers", "quick", "seeds")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in words}
         return _plain({**fields, "seeds": self.seed_list})
@@ -161,4 +165,15 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Sequence):
         return [_plain(item) for item in value]
-    return getattr(value, "__qualname__", None) or repr(value)
+    if getattr(value, "__name__", "") == "<lambda>":
+        raise TypeError("a lambda cannot be told from another one when a study goes on: write it with def")
+    return _described(value)
+
+
+def _described(value: Any) -> str:
+    """A value in words; of a function its name and what it was made with, `orthogonal.<locals>.initialize(gain=2.0)`."""
+    if not inspect.isfunction(value):
+        return getattr(value, "__qualname__", None) or repr(value)
+    made_with = sorted(inspect.getclosurevars(value).nonlocals.items())
+    values = ", ".join(f"{name}={_described(inner)}" for name, inner in made_with)
+    return f"{value.__qualname__}({values})" if values else value.__qualname__

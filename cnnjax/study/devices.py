@@ -31,11 +31,15 @@ def over_runs(function: Callable[..., Any], *, run_axis: RunAxis = "auto") -> Ca
         would become grouped convolutions, which are slow), "vmap" (all at once: on GPU and TPU), "auto" chooses by the
         platform.
     """
-    if run_axis == "auto":
-        run_axis = "map" if jax.default_backend() == "cpu" else "vmap"
-    if run_axis == "map":
+    if chosen_axis(run_axis) == "map":
         return lambda many, shared: jax.lax.map(lambda one: function(one, shared), many)
     return lambda many, shared: jax.vmap(lambda one: function(one, shared))(many)
+
+
+def chosen_axis(run_axis: RunAxis) -> RunAxis:
+    """What "auto" stands for on this platform; "map" and "vmap" for themselves."""
+    on_cpu = jax.default_backend() == "cpu"
+    return run_axis if run_axis != "auto" else "map" if on_cpu else "vmap"
 
 
 def jit(function: Callable[..., Any]) -> Any:
@@ -56,7 +60,7 @@ class RunDevices:
     def __init__(self, devices: Sequence[Any] | None = None, *, run_axis: RunAxis = "auto") -> None:
         devices = jax.devices() if devices is None else devices
         self.mesh = Mesh(np.asarray(devices), ("runs",), axis_types=(AxisType.Auto,))
-        self.run_axis: RunAxis = run_axis
+        self.run_axis: RunAxis = chosen_axis(run_axis)
 
     @property
     def count(self) -> int:

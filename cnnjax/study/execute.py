@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from cnnjax import data, probes
 from cnnjax import functional as F
 from cnnjax.data import Dataset
+from cnnjax.files import locked
 from cnnjax.study import environment, tables
 from cnnjax.study.chunk import Chunk
 from cnnjax.study.config import Study
@@ -55,7 +56,8 @@ def run(
       quiet: show no progress.
 
     Raises:
-      ValueError: a study that does not fit together, or a folder of another one; before anything compiles.
+      ValueError: a study that does not fit together, a folder of another one, or one in which another process is at
+        work; before anything compiles.
     """
     devices = RunDevices(run_axis=run_axis) if devices is None else devices
     programs = plan(study)
@@ -63,12 +65,15 @@ def run(
     programs = [_with_classes(program, dataset) for program in programs]
     _check(study, programs, dataset)
     store = Store(folder)
-    info = store.open(_info(study, dataset, devices, command))
-    if info["finished"] and store.whole(("runs", "curves", "layers") if study.steps else ("runs", "layers")):
-        return store
-    engine = _Engine(study, store, info, devices, devices.everywhere(_device_data(dataset)), programs)
-    with Progress(len(engine.runs), max(study.steps, 1), quiet=quiet) as progress:
-        engine.execute_all(progress)
+    with locked(store.folder):
+        info = store.open(_info(study, dataset, devices, command))
+        if info["finished"] and store.whole(
+            ("runs", "curves", "layers") if study.steps else ("runs", "layers")
+        ):
+            return store
+        engine = _Engine(study, store, info, devices, devices.everywhere(_device_data(dataset)), programs)
+        with Progress(len(engine.runs), max(study.steps, 1), quiet=quiet) as progress:
+            engine.execute_all(progress)
     return store
 
 
@@ -236,8 +241,10 @@ def _info(study: Study, dataset: Dataset, devices: RunDevices, command: str) -> 
         "command": command,
         "versions": environment.versions(),
         "device": environment.device(list(devices.mesh.devices.flat)),
+        "run_axis": devices.run_axis,
         "precision": environment.precision(),
         "commit": environment.commit(),
+        "earlier": [],
         "started": now,
         "finished": None,
         "seconds": None,

@@ -95,6 +95,7 @@ def _cells(study: Study) -> list[tuple[dict[str, Any], dict[str, Any]]]:
             axes.append([({axis: name}, dict(settings)) for name, settings in values.items()])
         else:
             axes.append([({axis: _label(value)}, {axis: value}) for value in values])
+    _check_labels(axes)
     _check_overlap(axes)
     cells = []
     for combination in itertools.product(*axes):
@@ -102,6 +103,18 @@ def _cells(study: Study) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         settings = {k: v for _, part in combination for k, v in part.items()}
         cells.append((labels, settings))
     return cells
+
+
+def _check_labels(axes: Sequence[Sequence[tuple[dict[str, Any], dict[str, Any]]]]) -> None:
+    """Raises ValueError where two values of an axis would have the same name in the tables."""
+    for values in axes:
+        labels = [label for part, _ in values for label in part.items()]
+        if twice := [label for i, label in enumerate(labels) if label in labels[:i]]:
+            axis, name = twice[0]
+            raise ValueError(
+                f"two values of the axis {axis!r} are both called {name!r}: name them yourself, "
+                f"{axis!r}: {{'a name': {{{axis!r}: value}}, ...}}"
+            )
 
 
 def _check_overlap(axes: Sequence[Sequence[tuple[dict[str, Any], dict[str, Any]]]]) -> None:

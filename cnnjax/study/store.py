@@ -10,12 +10,10 @@ Every file is written under a temporary name and renamed, so a reader never sees
 written last: after a kill the part's tables may be ahead of it, and are cut back to its step.
 """
 
-import contextlib
 import json
-import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +23,15 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
+from cnnjax.files import replacing, sweep
 from cnnjax.frame import Frame
 
 TABLES = ("runs", "curves", "layers")
-FORMAT = 2
+FORMAT = 3
+ENVIRONMENT = ("versions", "device", "run_axis", "precision", "commit")
+"""What study.json says of where the numbers were computed; `earlier` lists what else it said before a study went on."""
 OWN_COLUMNS = ("broken_step", "broken_layer")
 """What a part's curves hold besides, to mark its runs as diverged when it ends."""
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that is renamed to it when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -146,7 +133,7 @@ class Store:
         """The content of study.json.
 
         Raises:
-          ValueError: there is no study in the folder, or its study.json is damaged.
+          ValueError: there is no study in the folder, its study.json is damaged, or of another version of this package.
         """
         path = self.folder / "study.json"
         if not path.exists():
@@ -154,12 +141,17 @@ class Store:
                 f"{self.folder} holds no study (no study.json): name the folder that `cnnjax run` printed"
             )
         try:
-            return json.loads(path.read_text())
+            info = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             remedy = (
                 "without it nobody knows what the tables are of: delete the folder and run the study again"
             )
             raise ValueError(f"{path} is damaged ({error}); {remedy}") from error
+        written = info.get("format") if isinstance(info, dict) else None
+        if written != FORMAT:
+            remedy = "read it with the version that wrote it, or choose another folder with --out"
+            raise ValueError(f"{path} has format {written}, this version reads {FORMAT}; {remedy}")
+        return info
 
     def table(self, name: str) -> Frame:
         """One of the tables "runs", "curves" and "layers".
@@ -170,7 +162,14 @@ class Store:
         path = self.folder / f"{name}.parquet"
         if not path.exists():
             raise ValueError(f"{path} does not exist yet: run the study first")
-        return read_table(path)
+        table = read_table(path)
+        keys = {"runs": ("run", "cell", "status", "selected"), "curves": ("run", "step")}
+        needed = keys.get(name, ("run", "step", "layer"))
+        if absent := [key for key in needed if key not in table]:
+            raise ValueError(
+                f"{path} has no column {absent[0]!r}: it was not written by cnnjax; delete it and run the study again"
+            )
+        return table
 
     def open(self, info: dict[str, Any]) -> dict[str, Any]:
         """Prepares the folder for a study: fresh, or one of the very same configuration that is to go on.
@@ -190,7 +189,11 @@ class Store:
             self._check_same(old, info)
             if old["finished"]:
                 return old
-            info = info | {"started": old["started"], "seconds": old["seconds"]}
+            info = info | {
+                "started": old["started"],
+                "seconds": old["seconds"],
+                "earlier": _earlier(old, info),
+            }
         elif (self.folder / "parts").exists():
             raise ValueError(
                 f"{self.folder} holds results of a study that nobody can tell, because its study.json is missing; choose "
@@ -201,6 +204,7 @@ class Store:
                 pyarrow.parquet.read_metadata(path)
             except (pyarrow.ArrowException, OSError):
                 read_table(path)
+        sweep(self.folder)
         self.write_info(info)
         return info
 
@@ -219,10 +223,6 @@ class Store:
 
     def _check_same(self, old: dict[str, Any], new: dict[str, Any]) -> None:
         remedy = "choose another folder with --out, or delete this one"
-        if old.get("format") != new["format"]:
-            raise ValueError(
-                f"{self.folder} has format {old.get('format')}, this version writes {new['format']}; {remedy}"
-            )
         before, after = old["config"], new["config"]
         keys = sorted(k for k in before | after if before.get(k) != after.get(k))
         if keys:
@@ -254,3 +254,15 @@ class Store:
         for name, table in tables.items():
             keys = [key for key in ("run", "step", "layer") if key in table]
             write_table(self.folder / f"{name}.parquet", table.sort_values(keys, ignore_index=True))
+
+
+def _earlier(old: dict[str, Any], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """The environments, other than the new one, in which parts of a study were computed."""
+    last = {name: old[name] for name in ENVIRONMENT}
+    now = {name: new[name] for name in ENVIRONMENT}
+    found = [*old["earlier"], last]
+    return [
+        environment
+        for i, environment in enumerate(found)
+        if environment != now and environment not in found[:i]
+    ]

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from cnnjax.commands.run import load_study
 
 
 def modified(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.glob("*.*")}
+    return {path: path.stat().st_mtime_ns for path in folder.glob("[!.]*.*")}
 
 
 def test_a_study_is_run_and_reported(finished):
@@ -60,6 +61,31 @@ def test_an_interruption_says_how_to_go_on(study_file, tmp_path, capsys, monkeyp
     assert capsys.readouterr().err == expected
 
 
+def test_control_c_is_answered_at_once_and_the_study_goes_on(study_file, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, str(study_file), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "now" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 130
+    answer, farewell = error.index("stopping as soon as"), error.index("stopped: the same command goes on")
+    assert answer < farewell and "Traceback" not in error
+    assert (pd.read_parquet(out / "runs.parquet")["status"] == "unfinished").any()
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert set(pd.read_parquet(out / "runs.parquet")["status"]) == {"finished"}
+
+
+def test_a_file_is_no_folder_for_a_study(study_file, tmp_path, capsys):
+    (tmp_path / "afile").write_text("x")
+    for out in ("afile", "afile/below"):
+        assert main(["run", str(study_file), "--out", str(tmp_path / out)]) == 2
+        assert capsys.readouterr().err.endswith("afile is a file: choose another folder with --out\n")
+
+
 def test_quick_has_a_folder_of_its_own(study_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["run", str(study_file), "--quick", "--steps", "0", "--quiet"]) == 0
@@ -95,7 +121,17 @@ def test_the_file_by_itself_reports_errors_in_one_line(study_file, capsys):
         ("x = 1", ValueError, r"study.py has no STUDY: write STUDY = "),
         ("STUDY = 3", TypeError, r"STUDY in .*study.py must be a cnnjax.study.Study, got int"),
         ("STUDY = (3", SyntaxError, r"was never closed"),
-        ("import nowhere_to_be_found", ImportError, r"No module named 'nowhere_to_be_found'"),
+        (
+            "x = 1\nimport nowhere_to_be_found",
+            ValueError,
+            r"study.py, line 2: ModuleNotFoundError: No module",
+        ),
+        ("def f():\n    return y\nf()", ValueError, r"study.py, line 2: NameError: name 'y' is not defined"),
+        (
+            "from cnnjax.study import Study\nSTUDY = Study(name='n', question='?', grid={})",
+            ValueError,
+            r"study.py, line 2: the grid of study 'n' is empty",
+        ),
     ],
 )
 def test_files_without_a_study(tmp_path, content, error, match):

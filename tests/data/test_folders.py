@@ -37,7 +37,7 @@ def test_a_configuration(tmp_path):
             "cifar10",
             "no data set 'cifar10' in {root}: `TFDS_DATA_DIR={root} cnnjax data prepare cifar10` prepares it",
         ),
-        ("minst", "prepares it there. Did you mean 'mnist'?"),
+        ("minst", "no data set 'minst' in {root}. Did you mean 'mnist'? (If not: "),
         ("my_own_sett", "Did you mean 'my_own_set'?"),
         ("my_own_set:2.0.0", "no 'my_own_set:2.0.0' in {root}, which has version 1.0.0: name that, or none"),
         ("grouped", "'grouped' in {root} has configurations (large, small): write grouped/large, say"),

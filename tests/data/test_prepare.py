@@ -25,6 +25,12 @@ def test_without_tensorflow(monkeypatch, tmp_path):
         prepare("mnist", data_dir=tmp_path)
 
 
+def test_a_typo_is_seen_before_tensorflow_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ImportError, match="Did you mean 'mnist'?"):
+        prepare("mnst", data_dir=tmp_path)
+
+
 def test_digits_need_none():
     with pytest.raises(ValueError, match="digits is part of scikit-learn: it needs no preparation"):
         prepare("digits")

@@ -46,6 +46,8 @@ def information(
         "command": "cnnjax run experiments/synthetic.py",
         "versions": {"cnnjax": "0.1.0", "jax": "0.10.2"},
         "device": {"platform": "cpu", "kind": "cpu", "count": 2},
+        "run_axis": "map",
+        "earlier": [],
         "precision": "float32, highest",
         "commit": "0123456789abcdef",
         "seconds": 123.4,

@@ -65,6 +65,11 @@ def test_range_without_zeros() -> None:
     )
 
 
+def test_range_where_all_cells_are_alike(study: Study) -> None:
+    alike = Study(study.info, study.runs.assign(gradient_ratio_log10=0.01), study.curves, study.layers)
+    assert "median over seeds) is the size of the last hidden layer's in every cell." in text(alike)
+
+
 def test_best_and_worst_accuracy_with_spread(study: Study) -> None:
     cells = by_cell(study.runs)
     for end in ("idxmin", "idxmax"):

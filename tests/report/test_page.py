@@ -104,6 +104,15 @@ def test_partial_study_says_so(unfinished: Study, tmp_path: Path) -> None:
     assert text.index("not finished:") < text.index("<figure")
 
 
+def test_parts_from_another_machine_are_named(small: Study, tmp_path: Path) -> None:
+    here = {name: small.info[name] for name in ("versions", "device", "run_axis", "precision", "commit")}
+    there = here | {"versions": {"cnnjax": "0.1.0", "jax": "0.9.0"}, "run_axis": "vmap"}
+    page = report.write(small.info | {"earlier": [there]}, small.runs, small.curves, small.layers, tmp_path)
+    text = page.read_text()
+    assert "partly computed with" in text and "jax 0.9.0, run axis vmap" in text
+    assert "one after the other (map)" in text
+
+
 def test_finished_study_has_no_warning(page: Path) -> None:
     assert "not finished" not in page.read_text()
 

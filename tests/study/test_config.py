@@ -1,5 +1,6 @@
 import pytest
 
+from cnnjax import initializers
 from cnnjax.study import Study
 
 
@@ -51,6 +52,18 @@ def test_configuration_holds_what_decides_the_numbers_and_no_words():
     study = make(question="one", seeds=2)
     assert study.as_config() == make(question="another", seeds=[0, 1]).as_config()
     assert study.as_config() != study.replace(steps=400).as_config()
+
+
+def test_functions_are_told_apart_by_name_and_by_what_they_were_made_with():
+    def config(value):
+        return make(options={"initializer": value}).as_config()
+
+    assert config(initializers.orthogonal()) == config(initializers.orthogonal(gain=1.0))
+    assert config(initializers.orthogonal()) != config(initializers.orthogonal(gain=2.0))
+    assert config(initializers.he_normal()) != config(initializers.lecun_normal())
+    assert config(initializers.he_normal) != config(initializers.lecun_normal)
+    with pytest.raises(TypeError, match="a lambda cannot be told from another one"):
+        config(lambda key, shape, dtype: None)
 
 
 @pytest.mark.parametrize(

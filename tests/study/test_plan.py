@@ -1,5 +1,6 @@
 import pytest
 
+from cnnjax import initializers
 from cnnjax.study import Study, plan
 
 
@@ -69,6 +70,16 @@ def test_none_is_labeled():
 def test_values_that_do_not_exist(grid, message):
     with pytest.raises(ValueError, match=message):
         plan(make(grid=grid))
+
+
+def test_two_values_with_one_name():
+    values = [initializers.orthogonal(), initializers.orthogonal(gain=2.0)]
+    with pytest.raises(
+        ValueError, match="two values of the axis 'initializer' are both called 'initialize': name"
+    ):
+        plan(make(grid={"initializer": values}))
+    named = {name: {"initializer": value} for name, value in zip("ab", values, strict=True)}
+    assert len(plan(make(grid={"initializer": named}))) == 1
 
 
 @pytest.mark.parametrize(

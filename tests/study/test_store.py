@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnjax.study.store import FORMAT, Store, replacing, write_table
+from cnnjax.study.store import FORMAT, Store, write_table
 
 TABLE = pd.DataFrame({"run": [0, 1], "step": [5, 5]})
 
@@ -16,20 +16,17 @@ def info(**config):
         "finished": None,
         "started": "t",
         "seconds": None,
+        "versions": {"jax": "1"},
+        "device": {"kind": "cpu"},
+        "run_axis": "map",
+        "precision": "float32",
+        "commit": None,
+        "earlier": [],
     }
 
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-20])
-
-
-def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half of the new")
-        raise RuntimeError
-    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_of_another_configuration_is_refused_untouched(tmp_path):
@@ -42,10 +39,37 @@ def test_a_folder_of_another_configuration_is_refused_untouched(tmp_path):
     assert (tmp_path / "study.json").read_bytes() == before
 
 
-def test_a_folder_of_another_format_is_refused(tmp_path):
-    Store(tmp_path).open(info() | {"format": 0})
-    with pytest.raises(ValueError, match=f"has format 0, this version writes {FORMAT}"):
-        Store(tmp_path).open(info())
+@pytest.mark.parametrize("content, format", [({"format": 0}, 0), ({}, None), ([], None)])
+def test_a_folder_of_another_format_is_refused(tmp_path, content, format):
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    for read in (lambda: Store(tmp_path).info, lambda: Store(tmp_path).open(info())):
+        with pytest.raises(ValueError, match=f"has format {format}, this version reads {FORMAT}"):
+            read()
+
+
+def test_a_table_without_its_columns_is_refused(tmp_path):
+    write_table(tmp_path / "runs.parquet", TABLE)
+    with pytest.raises(ValueError, match="has no column 'cell': it was not written by cnnjax"):
+        Store(tmp_path).table("runs")
+
+
+def test_every_environment_is_remembered_once(tmp_path):
+    store = Store(tmp_path)
+    for jax in ("1", "1", "2", "1", "2", "2"):
+        said = store.open(info() | {"versions": {"jax": jax}})
+    assert said["versions"] == {"jax": "2"}
+    assert [environment["versions"] for environment in said["earlier"]] == [{"jax": "1"}]
+    said = store.open(info() | {"run_axis": "vmap"})
+    assert [(e["versions"]["jax"], e["run_axis"]) for e in said["earlier"]] == [("1", "map"), ("2", "map")]
+
+
+def test_what_a_kill_left_goes_when_the_study_goes_on(tmp_path):
+    leftover = tmp_path / "parts" / "p" / ".state.npz.0123.tmp"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_text("half")
+    (tmp_path / "study.json").write_text(json.dumps(info()))
+    Store(tmp_path).open(info())
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize("where", ["parts/p/layers.parquet", "layers.parquet"])
@@ -113,7 +137,7 @@ def test_a_state_of_another_shape_is_not_taken(tmp_path):
 def test_merging_fills_up_with_the_runs_that_are_missing(tmp_path):
     store = Store(tmp_path)
     store.open(info())
-    runs = pd.DataFrame({"run": [0, 1, 2], "status": "unfinished"})
+    runs = pd.DataFrame({"run": [0, 1, 2], "cell": 0, "status": "unfinished"})
     store.part("b").finish({"runs": runs[1:2].assign(status="finished"), "layers": TABLE, "curves": TABLE})
     store.merge(runs, lambda frame: frame.assign(selected=False))
     merged = store.table("runs")
