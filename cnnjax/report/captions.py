@@ -38,11 +38,13 @@ def _band(table: Frame) -> str:
 
 
 def _missing(table: Frame) -> str:
-    """What triangles, gaps and missing lines stand for, where there are any."""
+    """What triangles, bands that go down to zero, gaps and missing lines stand for, where there are any."""
     values = table["median"].to_numpy(float)
     parts = []
-    if np.isneginf(table[["median", "low"]].to_numpy(float)).any():
+    if np.isneginf(values).any():
         parts.append("Triangles in the gray strip: exactly zero (underflow), which a log scale cannot show.")
+    elif np.isneginf(table["low"].to_numpy(float)).any():
+        parts.append("A band down to the gray strip: of some seed exactly zero, which a log scale cannot show.")
     if np.isnan(values).any():
         parts.append("Gaps: no finite value (the run diverged, or nothing is defined there).")
     return " ".join(parts)
