@@ -18,7 +18,7 @@ from cnnjax.study.config import Study
 from cnnjax.study.devices import RunDevices, jit, over_runs
 from cnnjax.study.plan import Program, Run
 from cnnjax.study.progress import Progress
-from cnnjax.study.step import Data, Numbers, State, advance, evaluate, initial_state, look
+from cnnjax.study.step import Data, Numbers, State, advance, evaluate, initial_state, look, measure
 from cnnjax.study.store import Part
 
 
@@ -43,14 +43,17 @@ class Chunk:
         """Compiles, and makes the first states or reads the saved ones; may be called in a thread, ahead of `run`."""
         self._done, self._curves, self._layers = 0, [], []
         shapes = jax.eval_shape(self._start(self.padded), numbers_of(self.padded), self.images)
-        saved = self.part.restore(shapes)
+        names = ["curves", "layers", *(["measures"] if self.study.measures else [])]
+        saved = self.part.restore(shapes, names)
         if saved is None:
-            state = self._initial_states()
+            self._state = self.devices.split(self._initial_states())
+            self._measures = self._measure()
         else:
             self._done, state, rows = saved
             self._curves = [rows["curves"][rows["curves"]["step"] <= self._done]]
             self._layers = [rows["layers"][rows["layers"]["step"] < self._done]]
-        self._state = self.devices.split(state)
+            self._measures = {name: rows[name] for name in rows if name == "measures"}
+            self._state = self.devices.split(state)
         self._compile()
         return self
 
@@ -76,7 +79,7 @@ class Chunk:
         self._done += self.study.record_every
         self._curves.append(self._curve_rows(segment, validation, self._done))
         so_far = {"curves": pd.concat(self._curves), "layers": pd.concat(self._layers)}
-        self.part.save(self._done, self._state, so_far)
+        self.part.save(self._done, self._state, so_far | self._measures)
 
     def _score(self, blocks: Sequence[Split]) -> tuple[np.ndarray, np.ndarray]:
         """Mean loss and accuracy of every run on a split; of a broken network, whose answers mean nothing, both are NaN."""
@@ -88,17 +91,33 @@ class Chunk:
         """The networks at initialization only."""
         many = (self._state, self.numbers, self._draw(1))
         layers = tables.layer_rows(jax.device_get(self._advance(many, self.data)), self.runs, 0)
-        columns = tables.flow_columns(layers)
+        columns = tables.flow_columns(layers) | self._measure_columns()
         rows = tables.run_rows(self.runs, "finished", parameters=self._parameters(), **columns)
         broken = rows["flow"] == "not finite"
         rows.loc[broken, ["status", "diverged_step"]] = ["diverged", 0]
-        self.part.finish({"layers": layers, "runs": rows})
+        self.part.finish({"layers": layers, "runs": rows} | self._measures)
 
     def _draw(self, steps: int) -> jax.Array:
         """The rows of the next batches, `(runs, steps, batch_size)`."""
         seeds = np.asarray([run.seed for run in self.padded], np.uint32)
         sizes = dict(steps=steps, size=len(self.data.train), batch_size=self.program.batch_size)
         return self.devices.split(_draw_batches(seeds, self._done, **sizes))
+
+    def _measure(self) -> dict[str, Frame]:
+        """The table of the study's own measures, under its name; nothing where it has none."""
+        if not self.study.measures:
+            return {}
+
+        def one_run(one: Any, shared: Data) -> Any:
+            state, numbers, rows = one
+            return measure(self.program, self.study.measures, state, numbers, rows, shared)
+
+        many = (self._state, self.numbers, self._draw(1))
+        measured = self.devices.compile(one_run, many, self.data)(many, self.data)
+        return {"measures": tables.measure_rows(jax.device_get(measured), self.runs)}
+
+    def _measure_columns(self) -> dict[str, np.ndarray]:
+        return tables.measure_columns(self._measures["measures"]) if self._measures else {}
 
     def _initial_states(self) -> State:
         """States of all runs; each initializer is a small program of its own."""
@@ -171,10 +190,10 @@ class Chunk:
             "test_loss": np.asarray(test[0], np.float64)[:count],
             "test_accuracy": np.asarray(test[1], np.float64)[:count],
         }
-        columns |= tables.flow_columns(layers[layers["step"] == 0])
+        columns |= tables.flow_columns(layers[layers["step"] == 0]) | self._measure_columns()
         rows = tables.run_rows(self.runs, "finished", parameters=self._parameters(), **columns)
         rows = tables.mark_diverged(rows, curves, self.recorder.layers)
-        self.part.finish({"curves": curves, "layers": layers, "runs": rows})
+        self.part.finish({"curves": curves, "layers": layers, "runs": rows} | self._measures)
 
     def _parameters(self) -> int:
         return F.parameter_count(self.shapes["params"])

@@ -64,6 +64,9 @@ class Study:
       subset: number of training examples to use; None for all.
       description: what the page says below the question.
       papers: sources, shown on the page.
+      measures: functions by name, evaluated for every network at initialization on its first batch:
+        `measure(model, variables, images, labels, key)` is a number, which becomes a column of the table of runs, or a
+        vector. The table of measures holds both.
       quick: fields that `--quick` replaces.
     """
 
@@ -83,6 +86,7 @@ class Study:
     subset: int | None = None
     description: str = ""
     papers: Sequence[str] = ()
+    measures: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,13 +17,13 @@ from cnnjax import functional as F
 from cnnjax.data import Dataset
 from cnnjax.files import locked
 from cnnjax.study import environment, tables
-from cnnjax.study.chunk import Chunk
+from cnnjax.study.chunk import Chunk, numbers_of
 from cnnjax.study.config import Study
 from cnnjax.study.devices import RunAxis, RunDevices
 from cnnjax.study.plan import Program, Run, axis_labels, plan
 from cnnjax.study.progress import Progress
-from cnnjax.study.step import Data, blocks_of
-from cnnjax.study.store import FORMAT, Part, Store
+from cnnjax.study.step import Data, blocks_of, initial_state, measure
+from cnnjax.study.store import FORMAT, TABLES, Part, Store
 
 EVALUATION_BLOCK = 2000
 
@@ -67,9 +68,7 @@ def run(
     store = Store(folder)
     with locked(store.folder):
         info = store.open(_info(study, dataset, devices, command))
-        if info["finished"] and store.whole(
-            ("runs", "curves", "layers") if study.steps else ("runs", "layers")
-        ):
+        if info["finished"] and store.whole(_tables(study)):
             return store
         engine = _Engine(study, store, info, devices, devices.everywhere(_device_data(dataset)), programs)
         with Progress(len(engine.runs), max(study.steps, 1), quiet=quiet) as progress:
@@ -183,6 +182,12 @@ def _halves(runs: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
     return runs[: len(runs) // 2], runs[len(runs) // 2 :]
 
 
+def _tables(study: Study) -> list[str]:
+    """The tables that a finished study has."""
+    absent = {"curves": not study.steps, "measures": not study.measures}
+    return [name for name in TABLES if not absent.get(name)]
+
+
 def _with_classes(program: Program, dataset: Dataset) -> Program:
     """The program with the data's number of classes, unless its options say more."""
     options = {"num_classes": dataset.num_classes, **program.options}
@@ -213,6 +218,26 @@ def _check(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
                 raise ValueError(
                     f"{program.title} does not take the {shape} images of {study.data}: {error}"
                 ) from error
+    _check_measures(study, programs, dataset)
+
+
+def _check_measures(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
+    """Whether every measure gives a number or a vector for every model, and has a name of its own; nothing is computed."""
+    columns = tables.run_rows(programs[0].runs[:1], "unfinished").columns
+    if taken := [name for name in study.measures if name in columns or name == "selected"]:
+        raise ValueError(
+            f"a measure cannot be called {taken[0]!r}, which is a column of the table of runs already"
+        )
+    data = _device_data(dataset) if study.measures else None
+    for program in programs if study.measures else ():
+        numbers = jax.tree.map(lambda array: array[0], numbers_of(program.runs[:1]))
+        start = functools.partial(initial_state, program, study.steps, program.runs[0].initializer, numbers)
+        state = jax.eval_shape(start, jnp.zeros((1, *dataset.image_shape)))
+        rows = jax.ShapeDtypeStruct((1, program.batch_size), jnp.int32)
+        function = functools.partial(measure, program, study.measures)
+        for name, shape in jax.eval_shape(function, state, numbers, rows, data).items():
+            if shape.ndim > 1:
+                raise ValueError(f"measure {name!r} must give a number or a vector; got shape {shape.shape}")
 
 
 def _device_data(dataset: Dataset) -> Data:

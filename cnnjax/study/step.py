@@ -1,5 +1,6 @@
 """The pure functions that a program compiles: start a run, advance it by a segment, evaluate it."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -136,6 +137,28 @@ def look(
     return recorder.flow(passed.record, passed.slots, state.params, passed.gradients)
 
 
+def measure(
+    program: Program,
+    measures: Mapping[str, Callable[..., jax.Array]],
+    state: State,
+    numbers: Numbers,
+    rows: jax.Array,
+    data: Data,
+) -> dict[str, jax.Array]:
+    """The study's own measures of a run on the first of the batches `rows`, at the highest precision."""
+    images, labels = data.images(data.train.images[rows[0]]), data.train.labels[rows[0]]
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables = {name: tree for name, tree in variables.items() if tree}
+    model, key = program.make_model(), jax.random.fold_in(jax.random.key(numbers.seed), 3)
+    with jax.default_matmul_precision("highest"):
+        return {
+            name: jnp.asarray(
+                function(model, variables, images, labels, jax.random.fold_in(key, i)), jnp.float32
+            )
+            for i, (name, function) in enumerate(measures.items())
+        }
+
+
 def evaluate(program: Program, state: State, data: Data, block: Split) -> jax.Array:
     """Sums over a block: of the loss, of the correct answers, and of the examples, `(3,)`; with running statistics."""
     model = program.make_model()
@@ -183,7 +206,7 @@ class _Pass(NamedTuple):
 def _differentiate(
     model: nn.Module, recorder: Recorder, state: State, numbers: Numbers, images: jax.Array, labels: jax.Array
 ) -> _Pass:
-    # Streams 0 and 1 are the parameters' and the batches'.
+    # Streams 0 and 1 are the parameters' and the batches', 3 that of the measures.
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(numbers.seed), 2), state.step)
 
     def objective(params, slots):

@@ -4,6 +4,7 @@
     runs.parquet               a row for each run
     curves.parquet             a row for each run and segment: loss and accuracy
     layers.parquet             a row for each run, recorded step and layer
+    measures.parquet           a row for each run and entry of the study's own measures, where it has any
     parts/<chunk>/             the same tables for the runs of one compiled chunk, and its state while it is computed
 
 Every file is written under a temporary name and renamed, so a reader never sees half of one. Within a part the state is
@@ -26,8 +27,15 @@ import pyarrow.parquet
 from cnnjax.files import replacing, sweep
 from cnnjax.frame import Frame
 
-TABLES = ("runs", "curves", "layers")
+TABLES = ("runs", "curves", "layers", "measures")
 FORMAT = 3
+KEYS = {
+    "runs": ("run", "cell", "status", "selected"),
+    "curves": ("run", "step"),
+    "layers": ("run", "step", "layer"),
+    "measures": ("run", "measure", "index"),
+}
+"""Columns that a table has in any study."""
 ENVIRONMENT = ("versions", "device", "run_axis", "precision", "commit")
 """What study.json says of where the numbers were computed; `earlier` lists what else it said before a study went on."""
 OWN_COLUMNS = ("broken_step", "broken_layer")
@@ -87,19 +95,20 @@ class Part:
         with replacing(self.folder / "state.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, step=np.int64(step), **leaves)
 
-    def restore(self, like: Any) -> tuple[int, Any, dict[str, Frame]] | None:
+    def restore(self, like: Any, names: Sequence[str]) -> tuple[int, Any, dict[str, Frame]] | None:
         """(step, state, tables up to it) of what was saved last, or None when there is nothing to go on from.
 
         A damaged file counts as nothing: the chunk starts anew, which costs time and no result.
 
         Args:
           like: a state of the same structure and shapes.
+          names: of the tables.
         """
         try:
             with (self.folder / "state.npz").open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 step = int(saved["step"])
                 leaves = [saved[str(i)] for i in range(len(saved.files) - 1)]
-            tables = {name: read_table(self.folder / f"{name}.parquet") for name in ("curves", "layers")}
+            tables = {name: read_table(self.folder / f"{name}.parquet") for name in names}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
@@ -154,7 +163,7 @@ class Store:
         return info
 
     def table(self, name: str) -> Frame:
-        """One of the tables "runs", "curves" and "layers".
+        """One of `TABLES`.
 
         Raises:
           ValueError: it is not there yet, or damaged.
@@ -163,9 +172,7 @@ class Store:
         if not path.exists():
             raise ValueError(f"{path} does not exist yet: run the study first")
         table = read_table(path)
-        keys = {"runs": ("run", "cell", "status", "selected"), "curves": ("run", "step")}
-        needed = keys.get(name, ("run", "step", "layer"))
-        if absent := [key for key in needed if key not in table]:
+        if absent := [key for key in KEYS[name] if key not in table]:
             raise ValueError(
                 f"{path} has no column {absent[0]!r}: it was not written by cnnjax; delete it and run the study again"
             )
@@ -248,11 +255,11 @@ class Store:
         done = pd.concat(found["runs"]) if found["runs"] else missing.iloc[:0]
         open_runs = missing[~missing["run"].isin(done["run"])]
         tables = {"runs": finish(pd.concat([done, open_runs]) if len(open_runs) else done)}
-        for name in ("curves", "layers"):
+        for name in TABLES[1:]:
             if found[name]:
                 tables[name] = pd.concat(found[name]).drop(columns=[*OWN_COLUMNS], errors="ignore")
         for name, table in tables.items():
-            keys = [key for key in ("run", "step", "layer") if key in table]
+            keys = [key for key in ("run", "step", "layer", "measure", "index") if key in table]
             write_table(self.folder / f"{name}.parquet", table.sort_values(keys, ignore_index=True))
 
 

@@ -1,7 +1,7 @@
 """From what a compiled call returns to tidy tables."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,30 @@ def curve_rows(runs: Sequence[Run], step: int, **columns: Any) -> Frame:
     """A row for each run at one step. `columns`: arrays `(runs or more,)`."""
     values = {name: np.asarray(array, np.float64)[: len(runs)] for name, array in columns.items()}
     return pd.DataFrame({"run": [run.run for run in runs], "step": step, **values})
+
+
+def measure_rows(measured: Mapping[str, np.ndarray], runs: Sequence[Run]) -> Frame:
+    """A row for each run, measure and entry. `measured`: arrays `(runs or more,)` or `(runs or more, entries)`."""
+    frames = []
+    for name, array in measured.items():
+        values = np.asarray(array, np.float64)[: len(runs)].reshape(len(runs), -1)
+        run, index = np.indices(values.shape)
+        numbers = np.asarray([run.run for run in runs])
+        columns = {
+            "run": numbers[run.ravel()],
+            "measure": name,
+            "index": index.ravel(),
+            "value": values.ravel(),
+        }
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def measure_columns(measures: Frame) -> dict[str, np.ndarray]:
+    """The measures that are a single number, by run, in the order of the runs."""
+    single = measures.groupby("measure", sort=False)["index"].transform("max") == 0
+    wide = measures[single].pivot(index="run", columns="measure", values="value")
+    return {name: wide[name].to_numpy() for name in wide}
 
 
 def identity_columns(run: Run) -> dict[str, Any]:

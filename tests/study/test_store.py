@@ -6,6 +6,7 @@ import pytest
 
 from cnnjax.study.store import FORMAT, Store, write_table
 
+NAMES = ("curves", "layers")
 TABLE = pd.DataFrame({"run": [0, 1], "step": [5, 5]})
 
 
@@ -110,9 +111,9 @@ def test_results_without_a_description_are_not_taken_over(tmp_path):
 def test_a_part_gives_back_what_it_saved(tmp_path, rng):
     part = Store(tmp_path).part("p")
     state = {"a": rng.normal(size=(2, 3)).astype(np.float32), "b": (np.int32(4), np.zeros(0, np.float32))}
-    assert part.restore(state) is None
+    assert part.restore(state, NAMES) is None
     part.save(5, state, {"curves": TABLE, "layers": TABLE})
-    step, restored, tables = part.restore(state)
+    step, restored, tables = part.restore(state, NAMES)
     assert step == 5 and not part.finished
     np.testing.assert_array_equal(restored["a"], state["a"])
     assert restored["b"][0] == 4 and restored["b"][1].shape == (0,)
@@ -125,13 +126,13 @@ def test_a_damaged_part_starts_anew(tmp_path, name):
     state = [np.arange(100.0)]
     part.save(5, state, {"curves": TABLE, "layers": TABLE})
     truncate(part.folder / name)
-    assert part.restore(state) is None
+    assert part.restore(state, NAMES) is None
 
 
 def test_a_state_of_another_shape_is_not_taken(tmp_path):
     part = Store(tmp_path).part("p")
     part.save(5, [np.zeros(3)], {"curves": TABLE, "layers": TABLE})
-    assert part.restore([np.zeros(4)]) is None
+    assert part.restore([np.zeros(4)], NAMES) is None
 
 
 def test_merging_fills_up_with_the_runs_that_are_missing(tmp_path):
