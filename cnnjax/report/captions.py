@@ -44,7 +44,9 @@ def _missing(table: Frame) -> str:
     if np.isneginf(values).any():
         parts.append("Triangles in the gray strip: exactly zero (underflow), which a log scale cannot show.")
     elif np.isneginf(table["low"].to_numpy(float)).any():
-        parts.append("A band down to the gray strip: of some seed exactly zero, which a log scale cannot show.")
+        parts.append(
+            "A band down to the gray strip: of some seed exactly zero, which a log scale cannot show."
+        )
     if np.isnan(values).any():
         parts.append("Gaps: no finite value (the run diverged, or nothing is defined there).")
     return " ".join(parts)
