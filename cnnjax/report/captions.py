@@ -64,8 +64,14 @@ def by_layer(table: Frame, layout: Layout, meaning: str) -> str:
 
 def by_step(table: Frame, layout: Layout, meaning: str) -> str:
     """The caption of a figure over training steps."""
-    cross = "A cross ends the line of a cell whose runs diverged." if table["diverged"].any() else ""
-    return _join(meaning, "Each cell at its selected learning rate.", _facets(layout), _band(table), cross)
+    diverged = table[table["diverged"]]
+    names = list(table.columns[: table.columns.get_loc("step")])
+    drawn = diverged.groupby(names, observed=True)["median"].apply(lambda values: values.notna().any())
+    cross = "A cross ends the line of a cell whose runs diverged." if drawn.any() else ""
+    absent = "A cell without a line diverged before its first point." if not drawn.all() else ""
+    return _join(
+        meaning, "Each cell at its selected learning rate.", _facets(layout), _band(table), cross, absent
+    )
 
 
 def _sides(info: Info) -> str:

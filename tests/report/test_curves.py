@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from cnnjax.report import captions
 from cnnjax.report.curves import CURVES, by_step, draw_by_step
 from cnnjax.report.layout import choose
 
@@ -34,3 +35,14 @@ def test_diverged_cell_ends_in_a_cross(small: Study, stop: str) -> None:
     crosses = [line for axes in figure.axes for line in axes.lines if line.get_gid() == "diverged"]
     assert len(crosses) == 1
     assert crosses[0].get_xdata()[0] == 200
+    caption = captions.by_step(table, choose(small.info, runs), "")
+    assert "A cross ends the line" in caption and "without a line" not in caption
+
+
+def test_a_cell_that_diverged_at_once_is_named_in_the_caption(small: Study) -> None:
+    runs, curves = small.runs.copy(), small.curves.copy()
+    runs.loc[runs["cell"] == 0, "status"] = "diverged"
+    curves.loc[curves["run"].isin(runs.query("cell == 0")["run"]), "loss"] = math.nan
+    table = by_step(small.info, runs, curves, column="loss")
+    caption = captions.by_step(table, choose(small.info, runs), "")
+    assert "A cell without a line diverged before its first point." in caption and "cross" not in caption
