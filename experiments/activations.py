@@ -2,15 +2,15 @@
 
 Twelve activations under three initializers at 10 and 30 layers, without norm and without skip.
 
-Papers: Glorot & Bengio 2010 (softsign, tanh, sigmoid); He et al. 2015 (ReLU, PReLU); Clevert et al. 2016 (ELU); Klambauer et
-al. 2017 (SELU); Hendrycks & Gimpel 2016 (GELU).
+Papers: Glorot & Bengio 2010 (softsign, tanh, sigmoid); He et al. 2015 (ReLU, PReLU); Clevert et al. 2016 (ELU);
+Klambauer et al. 2017 (SELU); Hendrycks & Gimpel 2016 (GELU).
 Command: `cnnjax run experiments/activations.py`, or `python experiments/activations.py --quick`
 Cost: 432 runs of 200 steps in 24 programs: 36 minutes of processor time (2 CPU cores, JAX 0.10.2) and 2 GiB.
-Expected: sigmoid vanishes everywhere, by 7 to 36 orders of magnitude, and stays at chance. At 30 layers ReLU, leaky ReLU and
-PReLU train under He (84 to 95 % test accuracy) and stay at chance under Xavier and LeCun, where they lose 9 to 10 orders.
-GELU, SiLU and hard-swish lose 18 there, and Xavier leaves them at chance at 10 layers already; he_normal, whose gain is
-each activation's own (by quadrature, not the ReLU's sqrt 2), keeps their gradient, and they begin to train (34 to 75 %). tanh,
-softsign, ELU, SELU and the identity train under all three (92 to 97 %).
+Expected: sigmoid vanishes everywhere, by 7 to 36 orders of magnitude, and stays at chance. At 30 layers ReLU, leaky
+ReLU and PReLU train under He (84 to 95 % test accuracy) and stay at chance under Xavier and LeCun, where they lose 9
+to 10 orders. GELU, SiLU and hard-swish lose 18 there, and Xavier leaves them at chance at 10 layers already;
+he_normal, whose gain is each activation's own (by quadrature, not the ReLU's sqrt 2), keeps their gradient, and they
+begin to train (34 to 75 %). tanh, softsign, ELU, SELU and the identity train under all three (92 to 97 %).
 """
 
 from cnnjax.cli import main_of_study

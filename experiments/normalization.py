@@ -5,11 +5,12 @@ None, batch, group and layer norm at batch sizes 2 to 64, 20 layers.
 Papers: Ioffe & Szegedy 2015; Ba et al. 2016; Wu & He 2018; Yang et al. 2019.
 Command: `cnnjax run experiments/normalization.py`, or `python experiments/normalization.py --quick`
 Cost: 144 runs of 200 steps in 24 programs: 8 minutes of processor time (2 CPU cores, JAX 0.10.2) and 1.5 GiB.
-Expected: at initialization batch norm makes the gradient's second moment grow toward the input by 1.40 a layer, group norm by
-1.3, layer norm by 1.07; without norm it shrinks by 0.84. No factor depends on the batch size, batch norm's neither: its
-statistics are taken over 8x8 positions, too, 128 values for a batch of 2. (The theory of wide networks without zero padding
-says pi / (pi - 1) = 1.467 for batch norm and 1 for none.) After 200 steps all lose accuracy with the batch size, since they have
-seen fewer images; that batch norm loses more than group norm, as Wu & He saw on ImageNet, does not show on this little data set.
+Expected: at initialization batch norm makes the gradient's second moment grow toward the input by 1.40 a layer, group
+norm by 1.3, layer norm by 1.07; without norm it shrinks by 0.84. No factor depends on the batch size, batch norm's
+neither: its statistics are taken over 8x8 positions, too, 128 values for a batch of 2. (The theory of wide networks
+without zero padding says pi / (pi - 1) = 1.467 for batch norm and 1 for none.) After 200 steps all lose accuracy with
+the batch size, since they have seen fewer images; that batch norm loses more than group norm, as Wu & He saw on
+ImageNet, does not show on this little data set.
 """
 
 from cnnjax.cli import main_of_study
