@@ -1,4 +1,4 @@
-"""The command line: `cnnjax run`, `report`, `data`, `summary` and `doctor`; and that of a study by itself."""
+"""The command line: `cnnjax run`, `reproduce`, `report`, `data`, `summary`, `doctor`; and that of a study by itself."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import tyro
 
-from cnnjax.commands import Data, Doctor, Report, Run, RunOptions, Summary
+from cnnjax.commands import Data, Doctor, Report, Reproduce, Run, RunOptions, Summary
 
 if TYPE_CHECKING:
     from cnnjax.study import Study
@@ -27,7 +27,7 @@ Debug = Annotated[tyro.conf.CascadeSubcommandArgs[bool], tyro.conf.arg(help_beha
 class App:
     """Ablation studies of convolutional networks: where gradients vanish, layer by layer."""
 
-    command: Annotated[Run | Report | Data | Summary | Doctor, tyro.conf.arg(name="")]
+    command: Annotated[Run | Reproduce | Report | Data | Summary | Doctor, tyro.conf.arg(name="")]
     debug: Debug = False
     """Show the traceback of an error (so does CNNJAX_DEBUG=1)."""
 

@@ -7,7 +7,8 @@ from cnnjax.commands.data import Data
 from cnnjax.commands.doctor import Doctor
 from cnnjax.commands.options import RunOptions
 from cnnjax.commands.report import Report
+from cnnjax.commands.reproduce import Reproduce
 from cnnjax.commands.run import Run
 from cnnjax.commands.summary import Summary
 
-__all__ = ["Data", "Doctor", "Report", "Run", "RunOptions", "Summary"]
+__all__ = ["Data", "Doctor", "Report", "Reproduce", "Run", "RunOptions", "Summary"]

@@ -1,15 +1,17 @@
-"""The result of a study in the terminal: a row for each cell of the grid, and the answer in words."""
+"""The result of a study in the terminal: a row for each cell of the grid, the verdicts, and the answer in words."""
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cnnjax.frame import Column, Frame, Info
-from cnnjax.report import answer, tables
+from cnnjax.report import answer, tables, verdicts
+from cnnjax.study.claims import Verdict
 
 # More cells are cut to the best and the worst of them.
 SHOWN = 40
@@ -22,11 +24,13 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
 
 
-def print_result(info: Info, runs: Frame, page: Path) -> None:
-    """Prints the cells, the answer and the path of the page."""
+def print_result(info: Info, runs: Frame, page: Path, judged: Sequence[Verdict] = ()) -> None:
+    """Prints the cells, the verdicts where there are any, the answer and the path of the page."""
     out = console()
     cells = tables.cells(info, runs)
     out.print(cell_table(info, cells))
+    if judged:
+        out.print(verdict_table(judged))
     out.print(" ".join(answer.paragraph(info, runs)))
     if info["seconds"] is not None:
         out.print(f"{answer.size(info, runs)}, in {info['seconds']:.0f} s")
@@ -47,6 +51,20 @@ def cell_table(info: Info, cells: Frame) -> Table:
     for _, cell in shown.iterrows():
         labels = [str(cell[axis.name]) for axis in axes]
         table.add_row(*labels, *(text(cell) for text in numbers.values()), cell["flow"])
+    return table
+
+
+def verdict_table(judged: Sequence[Verdict]) -> Table:
+    """A table of claims: the verdict and what there is to note, the study's number, the printed one, the source."""
+    table = Table(title=verdicts.summary(judged), title_justify="left", show_lines=True)
+    for name in ("claim", "verdict", "ours", "printed", "source"):
+        table.add_column(name)
+    for verdict in judged:
+        texts = verdicts.texts(verdict)
+        outcome = f"{texts.mark} {verdict.verdict}" + (f": {texts.note}" if texts.note else "")
+        # Text, because brackets would be read as markup.
+        ours = "\n".join(part for part in (texts.ours, texts.count) if part)
+        table.add_row(*map(Text, (verdict.name, outcome, ours, texts.printed, verdict.source)))
     return table
 
 

@@ -26,13 +26,15 @@ class Report:
 
 
 def rebuild(store: "Store") -> int:
-    """Writes the page of a study and prints its cells, the answer, and where the page is."""
+    """Writes the page of a study and prints its cells, the verdicts, the answer, and where the page is."""
     from cnnjax import report
     from cnnjax.commands.cells import print_result
+    from cnnjax.study import read_verdicts
 
-    info, runs = store.info, store.table("runs")
-    page = report.write(info, runs, _table(store, "curves"), _table(store, "layers"), store.folder / "report")
-    print_result(info, runs, page)
+    info, runs, verdicts = store.info, store.table("runs"), read_verdicts(store.folder)
+    tables = runs, _table(store, "curves"), _table(store, "layers")
+    page = report.write(info, *tables, store.folder / "report", verdicts=verdicts)
+    print_result(info, runs, page, verdicts)
     return 0
 
 

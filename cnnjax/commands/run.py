@@ -34,15 +34,15 @@ class Run:
         return run_study(load_study(self.file), self.options, command)
 
 
-def load_study(file: Path) -> "Study":
-    """The constant STUDY of a Python file.
+def load_study(file: Path, name: str = "STUDY") -> "Study":
+    """A constant of a Python file that holds a study.
 
     The file may import what lies beside it. Its `if __name__ == "__main__"` is not entered.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not a Python file, has no STUDY, or fails when it is run, with the line.
-      TypeError: its STUDY is something else.
+      ValueError: it is not a Python file, has no such constant, or fails when it is run, with the line.
+      TypeError: the constant is something else.
     """
     from cnnjax.study import Study
 
@@ -63,11 +63,12 @@ def load_study(file: Path) -> "Study":
         except Exception as error:
             kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
             raise ValueError(f"{_place(error, file)}: {kind}{error}") from error
-    if not hasattr(module, "STUDY"):
-        raise ValueError(f"{file} has no STUDY: write STUDY = cnnjax.study.Study(...) into it")
-    if not isinstance(module.STUDY, Study):
-        raise TypeError(f"STUDY in {file} must be a cnnjax.study.Study, got {type(module.STUDY).__name__}")
-    return module.STUDY
+    if not hasattr(module, name):
+        raise ValueError(f"{file} has no {name}: write {name} = cnnjax.study.Study(...) into it")
+    study = getattr(module, name)
+    if not isinstance(study, Study):
+        raise TypeError(f"{name} in {file} must be a cnnjax.study.Study, got {type(study).__name__}")
+    return study
 
 
 def run_study(study: "Study", options: RunOptions, command: str) -> int:
@@ -82,13 +83,14 @@ def run_study(study: "Study", options: RunOptions, command: str) -> int:
       The exit status: 0, or 130 after an interruption.
     """
     from cnnjax.commands.report import rebuild
-    from cnnjax.study import run
+    from cnnjax.study import judge, run
 
     prepare_devices()
     study, folder = options.apply(study), options.folder(study)
     store = _finished(study, folder)
     if store is not None:
         print(f"{folder} holds this study, finished: nothing is computed again")
+        judge(study.claims, store)
     else:
         try:
             with answered("stopping as soon as what is computed just now is done"):

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import pandas as pd
 from cnnjax.files import replacing
 from cnnjax.frame import Frame, Info
 from cnnjax.report import answer, style, tables
+from cnnjax.report import verdicts as words
 from cnnjax.report.listing import Listing, agreement_listing, cell_listing, margin_listing, run_listing
 from cnnjax.report.plates import Plate, plates
+from cnnjax.study.claims import Verdict
 
 __all__ = ["write"]
 
@@ -164,11 +166,20 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def write(info: Info, runs: pd.DataFrame, curves: pd.DataFrame, layers: pd.DataFrame, folder: Path) -> Path:
+def write(
+    info: Info,
+    runs: pd.DataFrame,
+    curves: pd.DataFrame,
+    layers: pd.DataFrame,
+    folder: Path,
+    *,
+    verdicts: Sequence[Verdict] = (),
+) -> Path:
     """Write `index.html`, `figures/*.svg`, `figures/*.png` and `tables/*.csv` to a folder; give the path of the page.
 
-    The arguments are the tables of a study as `cnnjax.study` stores them; unfinished studies are welcome. The page needs
-    nothing but itself. Every file is written to a temporary name and renamed, the page last.
+    The arguments are the tables of a study as `cnnjax.study` stores them, and the verdicts on its claims, which the page
+    shows first; unfinished studies are welcome. The page needs nothing but itself. Every file is written to a temporary
+    name and renamed, the page last.
 
     Raises:
       ValueError: there are no runs.
@@ -179,6 +190,8 @@ def write(info: Info, runs: pd.DataFrame, curves: pd.DataFrame, layers: pd.DataF
     cells = tables.cells(info, runs)
     shown = [_figure(plate, i, folder) for i, plate in enumerate(plates(info, runs, curves, layers), 1)]
     numbers = {"cells": cells, "runs": runs, "values": tables.margins(info, cells)}
+    if verdicts:
+        numbers["verdicts"] = words.frame(verdicts)
     for name, table in numbers.items():
         _put(folder / "tables" / f"{name}.csv", table.to_csv(index=False).encode())
     page = (
@@ -187,6 +200,8 @@ def write(info: Info, runs: pd.DataFrame, curves: pd.DataFrame, layers: pd.DataF
         .render(
             info=info,
             size=answer.size(info, runs),
+            verdicts=[(verdict, words.texts(verdict)) for verdict in verdicts],
+            tally=words.summary(verdicts),
             sentences=answer.paragraph(info, runs),
             warning=_warning(info, runs),
             figures=shown,

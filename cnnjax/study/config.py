@@ -9,6 +9,7 @@ from typing import Any
 import optax
 
 from cnnjax.functional.names import lookup
+from cnnjax.study.claims.claim import Claim, check_claims
 
 OPTIMIZERS: Mapping[str, Any] = MappingProxyType(
     {
@@ -68,6 +69,7 @@ class Study:
         `measure(model, variables, images, labels, key)` is a number, which becomes a column of the table of runs, or a
         vector. The table of measures holds both.
       quick: fields that `--quick` replaces.
+      claims: judged when the study ends; they do not decide its numbers.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Study:
     papers: Sequence[str] = ()
     measures: Mapping[str, Callable[..., Any]] = dataclasses.field(default_factory=dict)
     quick: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    claims: Sequence[Claim] = ()
 
     def __post_init__(self) -> None:
         if not self.grid or any(_count(values) == 0 for values in self.grid.values()):
@@ -109,6 +112,7 @@ class Study:
         self._check_steps()
         for name in self.quick:
             lookup({f.name: None for f in dataclasses.fields(self)}, name, "field of a study, in quick,")
+        check_claims(self)
 
     def _check_steps(self) -> None:
         for name in ("steps", "batch_size", "record_every"):
@@ -132,15 +136,22 @@ class Study:
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else tuple(self.seeds)
 
     def replace(self, **fields: Any) -> "Study":
-        """A copy with other values of some fields."""
-        return dataclasses.replace(self, **fields)
+        """A copy with other values of some fields.
+
+        Claims about cells or training that the copy lacks stay in it, excluded from testing; claims that are given anew
+        are checked like those of any study.
+        """
+        if "claims" in fields:
+            return dataclasses.replace(self, **fields)
+        copy = dataclasses.replace(self, **fields, claims=())
+        return dataclasses.replace(copy, claims=tuple(claim.carried(self, copy) for claim in self.claims))
 
     def as_config(self) -> dict[str, Any]:
         """Everything that decides the numbers, as JSON values: two studies with equal ones give equal tables.
 
         Of a function only its name and what it was made with are seen, not its code.
         """
-        words = ("question", "description", "papers", "quick", "seeds")
+        words = ("question", "description", "papers", "quick", "claims", "seeds")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in words}
         return _plain({**fields, "seeds": self.seed_list})
 

@@ -1,6 +1,7 @@
 """What a stored number needs to be believed: versions, device, precision, commit."""
 
 import importlib.metadata
+import os
 import platform
 import resource
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -50,6 +52,15 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def host_memory() -> int:
+    """Bytes of memory that this process may take: the machine's, or its container's limit."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(CONTAINER_LIMIT.read_text()))
+    except (OSError, ValueError):
+        return machine
 
 
 def peak_memory_gib() -> float:

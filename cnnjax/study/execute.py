@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import functools
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,14 +19,18 @@ from cnnjax.data import Dataset
 from cnnjax.files import locked
 from cnnjax.study import environment, tables
 from cnnjax.study.chunk import Chunk, numbers_of
+from cnnjax.study.claims import pending
 from cnnjax.study.config import Study
 from cnnjax.study.devices import RunAxis, RunDevices
-from cnnjax.study.plan import Program, Run, axis_labels, plan
+from cnnjax.study.labels import axis_labels
+from cnnjax.study.plan import Program, Run, plan
 from cnnjax.study.progress import Progress
 from cnnjax.study.step import Data, blocks_of, initial_state, measure
 from cnnjax.study.store import FORMAT, TABLES, Part, Store
+from cnnjax.study.verdicts import judge, write_verdicts
 
 EVALUATION_BLOCK = 2000
+STATE_COPIES = 3
 
 FLOW_NOTE = (
     "The gradient of a network is called vanishing when its second moment at the first layer is below "
@@ -46,7 +51,7 @@ def run(
 
     Killed at any moment and called again it goes on where it stopped, and ends with the same tables, bit for bit on
     the same devices. A run that diverges is recorded as such; runs that do not fit into memory together are split, and
-    a run that does not fit alone is recorded, too.
+    a run that does not fit alone is recorded, too. At the end the study's claims are judged.
 
     Args:
       study: what to run.
@@ -58,7 +63,7 @@ def run(
 
     Raises:
       ValueError: a study that does not fit together, a folder of another one, or one in which another process is at
-        work; before anything compiles.
+        work; before anything compiles. Or a claim asks for what the tables turn out not to have, at the end.
     """
     devices = RunDevices(run_axis=run_axis) if devices is None else devices
     programs = plan(study)
@@ -69,10 +74,13 @@ def run(
     with locked(store.folder):
         info = store.open(_info(study, dataset, devices, command))
         if info["finished"] and store.whole(_tables(study)):
+            judge(study.claims, store)
             return store
+        write_verdicts(store.folder, pending(study.claims, info))
         engine = _Engine(study, store, info, devices, devices.everywhere(_device_data(dataset)), programs)
         with Progress(len(engine.runs), max(study.steps, 1), quiet=quiet) as progress:
             engine.execute_all(progress)
+        judge(study.claims, store)
     return store
 
 
@@ -156,10 +164,32 @@ class _Engine:
         return True
 
     def _is_open(self, program: Program, runs: Sequence[Run]) -> bool:
-        """Whether some runs are still to be computed together: a half that has begun says that they did not fit."""
+        """Whether some runs are still to be computed together: a part of them that has begun says that they did not fit."""
+        part = self._part(program, runs)
+        if part.finished or self._is_split(program, runs):
+            return False
+        return part.begun or len(runs) == 1 or self._fits_host(program, len(runs))
+
+    def _is_split(self, program: Program, runs: Sequence[Run]) -> bool:
+        """Whether a half, or a half of a half, has begun."""
         halves = _halves(runs) if len(runs) > 1 else ()
-        split = any(self._part(program, half).begun for half in halves)
-        return not split and not self._part(program, runs).finished
+        return any(self._part(program, half).begun or self._is_split(program, half) for half in halves)
+
+    def _fits_host(self, program: Program, runs: int) -> bool:
+        """Whether the states of that many runs leave room on the host; accelerators say themselves what does not fit.
+
+        The system ends a process that takes more than there is, and no error tells.
+        """
+        if jax.default_backend() != "cpu":
+            return True
+        numbers = jax.tree.map(lambda array: array[0], numbers_of(program.runs[:1]))
+        start = functools.partial(
+            initial_state, program, self.study.steps, program.runs[0].initializer, numbers
+        )
+        state = jax.eval_shape(start, jnp.zeros((1, *self.data.train.images.shape[1:])))
+        size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        # A state is made, gathered and laid over the devices; the next programs' are there already.
+        return runs * size * STATE_COPIES * (self._ahead + 1) <= environment.host_memory()
 
     def _part(self, program: Program, runs: Sequence[Run]) -> Part:
         return self.store.part(f"program{program.number:03d}-run{runs[0].run:05d}-{len(runs)}")
@@ -255,7 +285,7 @@ def _info(study: Study, dataset: Dataset, devices: RunDevices, command: str) -> 
         "description": study.description,
         "papers": list(study.papers),
         "config": study.as_config(),
-        "axes": axis_labels(study),
+        "axes": axis_labels(study.grid),
         "seeds": list(study.seed_list),
         "learning_rates": [float(rate) for rate in study.learning_rates],
         "steps": study.steps,

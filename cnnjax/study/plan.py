@@ -8,6 +8,7 @@ from typing import Any
 from cnnjax import models
 from cnnjax.functional.names import lookup
 from cnnjax.study.config import OPTIMIZERS, SCHEDULES, TRAINING_AXES, Study
+from cnnjax.study.labels import label
 
 NUMERIC_OPTIONS = ("gain", "bias_std")
 """Options of a model that are numbers on the run axis. (The initializer, too, only decides how a run starts.)"""
@@ -82,11 +83,6 @@ def plan(study: Study) -> list[Program]:
     return programs
 
 
-def axis_labels(study: Study) -> dict[str, list[Any]]:
-    """The values of each axis as they stand in the tables: numbers and strings, "none" for None."""
-    return {axis: [_label(value) for value in values] for axis, values in study.grid.items()}
-
-
 def _cells(study: Study) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """(labels, settings) of each cell; a setting of a variant wins over an option of the study."""
     axes = []
@@ -94,7 +90,7 @@ def _cells(study: Study) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         if isinstance(values, Mapping):
             axes.append([({axis: name}, dict(settings)) for name, settings in values.items()])
         else:
-            axes.append([({axis: _label(value)}, {axis: value}) for value in values])
+            axes.append([({axis: label(value)}, {axis: value}) for value in values])
     _check_labels(axes)
     _check_overlap(axes)
     cells = []
@@ -108,8 +104,8 @@ def _cells(study: Study) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 def _check_labels(axes: Sequence[Sequence[tuple[dict[str, Any], dict[str, Any]]]]) -> None:
     """Raises ValueError where two values of an axis would have the same name in the tables."""
     for values in axes:
-        labels = [label for part, _ in values for label in part.items()]
-        if twice := [label for i, label in enumerate(labels) if label in labels[:i]]:
+        named = [item for part, _ in values for item in part.items()]
+        if twice := [item for i, item in enumerate(named) if item in named[:i]]:
             axis, name = twice[0]
             raise ValueError(
                 f"two values of the axis {axis!r} are both called {name!r}: name them yourself, "
@@ -128,16 +124,6 @@ def _check_overlap(axes: Sequence[Sequence[tuple[dict[str, Any], dict[str, Any]]
                     f"the axes {owner[name]!r} and {axis!r} of the grid both set {name!r}: let one do it"
                 )
             owner[name] = axis
-
-
-def _label(value: Any) -> Any:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, int | float | str):
-        return getattr(value, "name", None) or getattr(value, "__name__", None) or str(value).lower()
-    return value
 
 
 def _split(

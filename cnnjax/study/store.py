@@ -5,6 +5,7 @@
     curves.parquet             a row for each run and segment: loss and accuracy
     layers.parquet             a row for each run, recorded step and layer
     measures.parquet           a row for each run and entry of the study's own measures, where it has any
+    verdicts.json              the verdicts on the study's claims, where it has any (`verdicts`)
     parts/<chunk>/             the same tables for the runs of one compiled chunk, and its state while it is computed
 
 Every file is written under a temporary name and renamed, so a reader never sees half of one. Within a part the state is
