@@ -1,14 +1,16 @@
 """How deep does each initializer carry a plain tanh network, and how exact must its gain be?
 
-Gaussian and orthogonal kernels, and delta-orthogonal ones, which are isometries of a circular convolution, with gains from
-0.8 to 1.6, up to 200 layers without norm and without skip.
+Gaussian and orthogonal kernels, and delta-orthogonal ones, which are isometries of a circular convolution, with gains
+from 0.8 to 1.6, up to 200 layers without norm and without skip.
 
 Papers: Glorot & Bengio 2010; He et al. 2015; Saxe et al. 2014 (orthogonal); Xiao et al. 2018 (delta-orthogonal).
 Command: `cnnjax run experiments/initializers.py`, or `python experiments/initializers.py --quick`
-Cost: 240 runs of 100 steps in 3 programs.
-Expected: at 10 layers most gains train. At 200 layers delta-orthogonal kernels with a gain just above 1 are the only ones
-whose gradient keeps its size; Gaussian kernels of the same gain spread the singular values of the Jacobian and train
-worse or not at all. Gains of 0.8 vanish and of 1.6 are chaotic. (Circular padding: zeros would leak signal from 8x8 maps.)
+Cost: 240 runs of 100 steps in 3 programs: 24 minutes of processor time (2 CPU cores, JAX 0.10.2) and 2 GiB.
+Expected: at 10 layers every gain trains (92 to 97 % test accuracy), at 50 all but 0.8 (1.6 badly). At 200 layers
+delta-orthogonal kernels train with a gain of 1 to 1.2 (87, 91, 74 %). All others stay below them, Gaussian ones at 17
+and 52 % even where their gradient keeps its size, with gains of 1 and 1.025: equal second moments hide a spread of
+singular values. A gain of 0.8 loses 39 orders of magnitude there, one of 1.6 gains 13 to 15. (Circular padding: zeros
+would leak signal from 8x8 maps.)
 """
 
 from cnnjax.cli import main_of_study
