@@ -137,7 +137,7 @@ class _Residual(nn.Module):
         conv = self.conv if self.last_conv is None else self.last_conv
         return functools.partial(conv, self.features if features is None else features, window, 1)
 
-    @nn.nowrap
+    # Not `nowrap`: interceptors see it (`probes.parts`).
     def _shortcut(self, x: jax.Array, features: int) -> jax.Array | None:
         return pad_shortcut(x, features=features, stride=self.stride) if self.skip else None
 

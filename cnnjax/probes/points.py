@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,19 @@ import jax
 from cnnjax.nn import Activation, Stack
 
 Path = tuple[str, ...]
+
+
+class Placed(Protocol):
+    """Whatever has a place in a model: a module's path, and the scanned stacks around it."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def stacks(self) -> tuple[Path, ...]: ...
+
+
+AnyPlaced = TypeVar("AnyPlaced", bound=Placed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +103,18 @@ def _kernel_of(index: int, calls: Sequence[_Call]) -> Path | None:
 
 
 def execution_order(
-    points: Sequence[Point], lengths: dict[Path, int], _depth: int = 0, _index: tuple[int, ...] = ()
-) -> Iterator[tuple[Point, tuple[int, ...]]]:
+    points: Sequence[AnyPlaced], lengths: dict[Path, int], _depth: int = 0, _index: tuple[int, ...] = ()
+) -> Iterator[tuple[AnyPlaced, tuple[int, ...]]]:
     """Every layer as it is executed: (point, its index in each stack around it).
 
     The points of one stack alternate: all of block 0, then all of block 1.
 
     Args:
-      points: from `probe_points`.
+      points: from `probe_points`, or other things with a place in the model, in execution order.
       lengths: the number of blocks of each scanned stack.
     """
 
-    def stack_at_depth(point: Point) -> Path | None:
+    def stack_at_depth(point: Placed) -> Path | None:
         return point.stacks[_depth] if len(point.stacks) > _depth else None
 
     for stack, group in itertools.groupby(points, stack_at_depth):
@@ -113,7 +126,7 @@ def execution_order(
                 yield from execution_order(members, lengths, _depth + 1, (*_index, i))
 
 
-def label(point: Point, index: Sequence[int]) -> str:
+def label(point: Placed, index: Sequence[int]) -> str:
     """The layer's name in a table: its path without the activation, blocks of a stack in brackets: "stack[3]/layer"."""
     parts = list(point.path[:-1] or point.path)
     # As the stack would call its blocks if it were written out.
