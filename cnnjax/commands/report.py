@@ -33,7 +33,8 @@ def rebuild(store: "Store") -> int:
 
     info, runs, verdicts = store.info, store.table("runs"), read_verdicts(store.folder)
     tables = runs, _table(store, "curves"), _table(store, "layers")
-    page = report.write(info, *tables, store.folder / "report", verdicts=verdicts)
+    theory = _table(store, "theory")
+    page = report.write(info, *tables, store.folder / "report", verdicts=verdicts, theory=theory)
     print_result(info, runs, page, verdicts)
     return 0
 
@@ -43,10 +44,12 @@ def _table(store: "Store", name: str) -> "Frame":
     import pandas as pd
 
     from cnnjax import probes
+    from cnnjax.study.predictions import COLUMNS
 
     columns = {
         "curves": ("run", "step", "loss", "accuracy", "validation_loss", "validation_accuracy"),
         "layers": ("run", "step", "layer", "path", "activation", *probes.COLUMNS),
+        "theory": COLUMNS,
     }
     exists = (store.folder / f"{name}.parquet").exists()
     return store.table(name) if exists else pd.DataFrame(columns=columns[name])

@@ -59,7 +59,21 @@ def _join(*parts: str) -> str:
 def by_layer(table: Frame, layout: Layout, meaning: str) -> str:
     """The caption of a figure over layers."""
     place = "Depths differ widely, so layers are placed by relative depth." if relative(table) else ""
-    return _join(meaning, _facets(layout), _band(table), place, _missing(table))
+    return _join(meaning, _facets(layout), _band(table), place, _missing(table), _theory(table))
+
+
+def _theory(table: Frame) -> str:
+    """What the dashed lines are, and where theory does not reach."""
+    if "theory" not in table:
+        return ""
+    reasons = sorted({reason for reason in table["reason"].dropna() if reason})
+    absent = f"Theory does not cover: {', '.join(reasons)}." if reasons else ""
+    if table["theory"].notna().any():
+        return _join(
+            "Dashed: mean-field theory of infinitely wide networks, put on the median at the last layer that it connects.",
+            absent,
+        )
+    return absent
 
 
 def by_step(table: Frame, layout: Layout, meaning: str) -> str:

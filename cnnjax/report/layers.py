@@ -21,13 +21,14 @@ POINTS = 8000
 
 @dataclass(frozen=True)
 class Quantity:
-    """A column of the table of layers: its words, and how it is drawn."""
+    """A column of the table of layers: its words, how it is drawn, and whether mean-field theory predicts it."""
 
     column: str
     title: str
     label: str
     meaning: str
     scale: str
+    predicted: bool = False
     low: float | None = None
     high: float | None = None
     reference: float | None = None
@@ -41,6 +42,7 @@ QUANTITIES = {
         "The mean square of the loss gradient with respect to each layer's pre-activations (log scale); layer 0 is "
         "the first, next to the input.",
         "decades",
+        predicted=True,
     ),
     "activation": Quantity(
         "output_log10_second_moment",
@@ -130,6 +132,24 @@ def by_layer(
     rows = rows.assign(x=rows["layer"] / rows["last"].clip(lower=1) if far else rows["layer"].astype(float))
     stats = rows.groupby([*names, "layer", "x"], observed=True)[column].agg(["median", "min", "max", "count"])
     return stats.rename(columns={"min": "low", "max": "high", "count": "n"}).reset_index()
+
+
+def with_theory(info: Info, runs: Frame, table: Frame, theory: Frame, *, column: str) -> Frame:
+    """A table that `by_layer` returned, with the columns `theory` and `reason`.
+
+    The prediction is put on the median at the last layer of each of its segments. Where theory does not reach it is NaN, and
+    the reason says why.
+    """
+    names = tables.keys(info)
+    cells = tables.labeled(info, runs).drop_duplicates("cell").set_index("cell")[names]
+    lines = theory[["cell", "layer", "segment", "reason", column]].rename(columns={column: "theory"})
+    lines = lines.join(cells, on="cell").drop(columns="cell" if "cell" not in names else [])
+    merged = table.merge(lines, on=[*names, "layer"], how="left")
+    connected = merged["segment"].ge(0) & np.isfinite(merged["theory"]) & np.isfinite(merged["median"])
+    merged["offset"] = (merged["median"] - merged["theory"]).where(connected)
+    offsets = merged.groupby([*names, "segment"], observed=True)["offset"].transform("last")
+    merged["theory"] = (merged["theory"] + offsets).where(merged["segment"].ge(0))
+    return merged.drop(columns=["segment", "offset"])
 
 
 def relative(table: Frame) -> bool:

@@ -136,6 +136,9 @@ def _line(axes: Axes, line: Frame, rank: int, color: str, limits: Range, zero: f
         markevery=(min(rank * every // 5, max(len(x) - 1, 0)) if every > 1 else 0, every),
         zorder=3 + 0.01 * rank,
     )
+    if "theory" in line:
+        theory = line["theory"].to_numpy(float)
+        axes.plot(x, theory, color=style.INK, lw=0.8, ls=(0, (3, 2)), zorder=5, gid="theory")
     if np.isneginf(median).any():
         _zeros(axes, x[np.isneginf(median)], zero, color)
     if finite.any() and "diverged" in line and line["diverged"].any():
@@ -186,6 +189,7 @@ def draw(table: Frame, layout: Layout, view: View) -> Figure:
 
     `table` has a column for each axis of the grid, and x, median, low, high, n. A value of -inf (the logarithm of
     zero) is a triangle in a strip below the scale; NaN is a gap; where a column `diverged` is true the line ends in a cross.
+    A column `theory` is drawn dashed.
     """
     panels = layout.panels()
     spans = [_row_limits(panel, table, layout) for panel in panels]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from cnnjax.frame import Frame, Info
 from cnnjax.report import captions, heatmap, scatter, tables
 from cnnjax.report.curves import CURVES, by_step, draw_by_step
-from cnnjax.report.layers import QUANTITIES, by_layer, draw_by_layer
+from cnnjax.report.layers import QUANTITIES, by_layer, draw_by_layer, with_theory
 from cnnjax.report.layout import Layout, choose, slices
 
 __all__ = ["Plate", "plates"]
@@ -38,6 +38,7 @@ class _Study:
     runs: Frame
     curves: Frame
     layers: Frame
+    theory: Frame | None
 
     @property
     def trained(self) -> bool:
@@ -50,6 +51,8 @@ def _layer_plate(
     """The plate of a quantity by layer; none where there is nothing to see (no values, or zero everywhere)."""
     quantity = QUANTITIES[key]
     table = by_layer(study.info, study.runs, study.layers, column=quantity.column, step=step, layout=layout)
+    if quantity.predicted and step == "first" and study.theory is not None:
+        table = with_theory(study.info, study.runs, table, study.theory, column=quantity.column)
     if table["median"].isna().all() or (quantity.scale == "share" and not (table["high"] > 0).any()):
         return None
     when = "at initialization" if step == "first" else "at the end of training"
@@ -145,9 +148,9 @@ def _outcome(study: _Study, cells: Frame, layout: Layout) -> Iterator[Plate | No
         yield Plate("ratio_against_accuracy", "outcome", title, caption, alternative, figure, points)
 
 
-def plates(info: Info, runs: Frame, curves: Frame, layers: Frame) -> list[Plate]:
+def plates(info: Info, runs: Frame, curves: Frame, layers: Frame, theory: Frame | None = None) -> list[Plate]:
     """All figures that the tables of a study allow."""
-    study = _Study(info, runs, curves, layers)
+    study = _Study(info, runs, curves, layers, theory)
     layout = choose(info, runs)
     cells = tables.cells(info, runs)
     found: list[Plate | None] = [*_gradients(study, layout)]

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 
 from cnnjax.report.tables import Axis
 
-__all__ = ["GRAY", "MARKERS", "WIDTH", "colors", "contrast", "power", "render", "styled"]
+__all__ = ["GRAY", "INK", "MARKERS", "WIDTH", "colors", "contrast", "power", "render", "styled"]
 
 # Inches: the text width of a two-column paper.
 WIDTH = 7.2
 GRAY = "#6b6b6b"
+INK = "#1a1a1a"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">")
 SINGLE = "#1f4e79"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

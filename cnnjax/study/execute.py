@@ -24,9 +24,10 @@ from cnnjax.study.config import Study
 from cnnjax.study.devices import RunAxis, RunDevices
 from cnnjax.study.labels import axis_labels
 from cnnjax.study.plan import Program, Run, plan
+from cnnjax.study.predictions import predictions
 from cnnjax.study.progress import Progress
 from cnnjax.study.step import Data, blocks_of, initial_state, measure
-from cnnjax.study.store import FORMAT, TABLES, Part, Store
+from cnnjax.study.store import FORMAT, TABLES, Part, Store, write_table
 from cnnjax.study.verdicts import judge, write_verdicts
 
 EVALUATION_BLOCK = 2000
@@ -107,13 +108,15 @@ class _Engine:
         """All programs that are not finished, in order."""
         self._save()
         futures: dict[int, Future[Chunk]] = {}
-        with ThreadPoolExecutor(max_workers=max(self._ahead, 1)) as pool:
+        with ThreadPoolExecutor(max_workers=max(self._ahead, 1) + 1) as pool:
+            theory = pool.submit(self._predict)
             try:
                 for i, program in enumerate(self.programs):
                     for j, later in enumerate(self.programs[i : i + self._ahead + 1], start=i):
                         if j not in futures and self._is_open(later, later.runs):
                             futures[j] = pool.submit(self._prepare, later, later.runs)
                     self._execute(program, program.runs, progress, futures.pop(i, None))
+                theory.result()
             except KeyboardInterrupt:
                 self._save()
                 raise
@@ -121,6 +124,12 @@ class _Engine:
                 pool.shutdown(wait=False, cancel_futures=True)
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._save(finished=finished)
+
+    def _predict(self) -> None:
+        """The table of theory, which takes the second moment of a normalized image to be 1."""
+        if not self.store.whole(["theory"]):
+            image_shape = self.data.train.images.shape[1:]
+            write_table(self.store.folder / "theory.parquet", predictions(self.programs, image_shape))
 
     def _execute(
         self,

@@ -5,6 +5,7 @@
     curves.parquet             a row for each run and segment: loss and accuracy
     layers.parquet             a row for each run, recorded step and layer
     measures.parquet           a row for each run and entry of the study's own measures, where it has any
+    theory.parquet             a row for each cell and layer: what mean-field theory predicts
     verdicts.json              the verdicts on the study's claims, where it has any (`verdicts`)
     parts/<chunk>/             the same tables for the runs of one compiled chunk, and its state while it is computed
 
@@ -28,13 +29,14 @@ import pyarrow.parquet
 from cnnjax.files import replacing, sweep
 from cnnjax.frame import Frame
 
-TABLES = ("runs", "curves", "layers", "measures")
+TABLES = ("runs", "curves", "layers", "measures", "theory")
 FORMAT = 3
 KEYS = {
     "runs": ("run", "cell", "status", "selected"),
     "curves": ("run", "step"),
     "layers": ("run", "step", "layer"),
     "measures": ("run", "measure", "index"),
+    "theory": ("cell", "layer"),
 }
 """Columns that a table has in any study."""
 ENVIRONMENT = ("versions", "device", "run_axis", "precision", "commit")

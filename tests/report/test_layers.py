@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnjax.report.layers import by_layer, relative
+from cnnjax.report import captions
+from cnnjax.report.layers import QUANTITIES, by_layer, draw_by_layer, relative, with_theory
+from cnnjax.report.layout import choose
 
 from .synthetic import Study, make
 
@@ -64,3 +66,41 @@ def test_similar_depths_share_the_index(small: Study) -> None:
 def test_unknown_step(small: Study) -> None:
     with pytest.raises(ValueError, match="step: expected 'first' or 'last', got 'middle'"):
         by_layer(*small[:2], small.layers, column=COLUMN, step="middle")
+
+
+def prediction(study: Study) -> pd.DataFrame:
+    """A slope of 0.1 a layer in two segments around layer 4, which theory does not cover, for all cells but the first."""
+    cells = study.runs.drop_duplicates("cell").query("cell > 0")
+    rows = []
+    for _, cell in cells.iterrows():
+        for layer in range(cell["depth"]):
+            reason = "pooling" if layer == 4 else ""
+            segment = -1 if layer == 4 else int(layer > 4)
+            rows.append((cell["cell"], layer, segment, reason, math.nan if reason else 0.1 * layer))
+    return pd.DataFrame(rows, columns=["cell", "layer", "segment", "reason", COLUMN])
+
+
+def test_theory_is_put_on_the_last_layer_of_each_segment(small: Study) -> None:
+    table = by_layer(*small[:2], small.layers, column=COLUMN)
+    table = with_theory(*small[:2], table, prediction(small), column=COLUMN)
+    tanh = line(table, **WHERE | {"activation": "relu", "depth": "30", "architecture": "plain + bn"})
+    for last, rows in ((3, tanh[tanh["layer"] < 4]), (29, tanh[tanh["layer"] > 4])):
+        anchor = rows.set_index("layer").loc[last]
+        assert anchor["theory"] == pytest.approx(anchor["median"])
+        np.testing.assert_allclose(rows["theory"], anchor["median"] + 0.1 * (rows["layer"] - last))
+    assert tanh[tanh["layer"] == 4]["theory"].isna().all()
+    first = small.runs.query("cell == 0").iloc[0]
+    uncovered = {name: str(first[name]) for name in ("activation", "architecture", "depth")}
+    assert line(table, **uncovered)["theory"].isna().all()
+
+
+def test_theory_is_drawn_dashed_and_named_in_the_caption(small: Study) -> None:
+    layout = choose(*small[:2])
+    table = by_layer(*small[:2], small.layers, column=COLUMN, layout=layout)
+    assert "theory" not in captions.by_layer(table, layout, "")
+    table = with_theory(*small[:2], table, prediction(small), column=COLUMN)
+    figure = draw_by_layer(table, layout, QUANTITIES["gradient"])
+    drawn = [item for axes in figure.axes for item in axes.lines if item.get_gid() == "theory"]
+    assert len(drawn) == 8 and sum(np.isfinite(item.get_ydata()).any() for item in drawn) == 7
+    caption = captions.by_layer(table, layout, "")
+    assert "Dashed: mean-field theory" in caption and "does not cover: pooling." in caption
