@@ -29,7 +29,7 @@ class Results:
 
     Attributes:
       info: what study.json says.
-      runs, curves, layers, measures: as `Store.table` gives them; without rows where there is none.
+      runs, curves, layers, measures, theory: as `Store.table` gives them; without rows where there is none.
     """
 
     info: Info
@@ -37,6 +37,7 @@ class Results:
     curves: Frame = dataclasses.field(default_factory=pd.DataFrame)
     layers: Frame = dataclasses.field(default_factory=pd.DataFrame)
     measures: Frame = dataclasses.field(default_factory=pd.DataFrame)
+    theory: Frame = dataclasses.field(default_factory=pd.DataFrame)
 
     def selected(self, cells: Cells = ALL_CELLS) -> Frame:
         """The runs of some cells at their selected learning rate, a row for each cell and seed.
