@@ -46,8 +46,8 @@ STUDY = Study(
     },
     learning_rates=[0.02, 0.004],
     seeds=3,
-    steps=60,
-    record_every=20,
+    steps=48,
+    record_every=16,
     batch_size=32,
     quick={
         "seeds": 2,

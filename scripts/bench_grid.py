@@ -61,9 +61,10 @@ def segment(program: study.Program, devices: study.RunDevices, data: Data) -> Ru
 
     # All from one initializer: what the numbers are does not change the time.
     start = functools.partial(initial_state, program, grid.WHOLE, program.runs[0].initializer)
-    numbers = numbers_of(program.runs)
+    runs = [*program.runs, *[program.runs[-1]] * (devices.padded(len(program.runs)) - len(program.runs))]
+    numbers = numbers_of(runs)
     states = jax.jit(study.over_runs(start, run_axis="map"))(numbers, images)
-    rows = np.stack([grid.batches(run.seed, grid.SEGMENT) for run in program.runs])
+    rows = np.stack([grid.batches(run.seed, grid.SEGMENT) for run in runs])
     many = devices.split((states, numbers, rows))
     compiled = devices.compile(one, many, data)
     return lambda: compiled(many, data)[1]

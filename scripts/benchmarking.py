@@ -263,7 +263,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     def number(value: float | None) -> str:
-        return "" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+        return "" if value is None else f"{value:,.0f}" if value >= 999.5 else f"{value:.3g}"
 
     verdict = {None: "", True: "met", False: "NOT MET"}[row.met]
     return (row.case, number(row.ours), number(row.other), number(row.ratio), row.required, verdict)

@@ -1,15 +1,18 @@
 """Every experiment runs to its page at toy size, and its whole grid fits together."""
 
+import math
 import runpy
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pandas as pd
 import pytest
 
 import cnnjax.cli
 from cnnjax.cli import main
 from cnnjax.commands.run import load_study
-from cnnjax.study import Store, plan
+from cnnjax.study import RunDevices, Store, execute, plan
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
 
@@ -38,6 +41,35 @@ def test_the_whole_grid_can_be_planned(file):
     study = load_study(file)
     runs = pd.Series([run.run for program in plan(study) for run in program.runs])
     assert runs.is_unique and len(runs) >= 32
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)], ids=["mnist", "cifar10"])
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_program_takes_the_images_of_larger_data(file, shape):
+    for program in plan(load_study(file)):
+        images = jax.ShapeDtypeStruct((program.batch_size, *shape), jnp.float32)
+        model = program.make_model(program.runs[0].initializer)
+        logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+        assert logits.shape == (program.batch_size, 10), program.title
+        first = jax.tree.leaves(variables["params"].get("stem", variables["params"].get("c1")))
+        assert any(shape[-1] in leaf.shape or math.prod(shape) in leaf.shape for leaf in first), program.title
+
+
+def test_larger_data_is_run_and_reported(tfds_dir, tmp_path, monkeypatch):
+    # Eight virtual devices would score the 20,000 images of the other splits eight times.
+    one = RunDevices(jax.devices()[:1])
+    monkeypatch.setattr(execute, "RunDevices", lambda run_axis: one)
+    file = next(file for file in FILES if file.stem == "activations")
+    options = "--quick --data mnist --subset 200 --steps 2 --learning-rates 0.03 --axis initializer he_normal"
+    assert main(["run", str(file), *options.split(), "--quiet", "--out", str(tmp_path)]) == 0
+    store = Store(tmp_path)
+    assert (store.info["data"], store.info["config"]["subset"]) == ("mnist", 200)
+    runs = store.table("runs")
+    assert runs["activation"].tolist() == ["sigmoid", "relu"] and set(runs["status"]) == {"finished"}
+    # An accuracy is a share of the 10,000 test images.
+    right = runs["test_accuracy"] * 10_000
+    assert (right - right.round()).abs().max() < 1e-2
+    assert "trained on 200 of" in (tmp_path / "report" / "index.html").read_text()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -14,7 +14,7 @@ from cnnjax.commands.interrupt import answered
 from cnnjax.commands.options import RunOptions
 
 if TYPE_CHECKING:
-    from cnnjax.study import Store, Study
+    from cnnjax.study import Study
 
 MODULE = "study_file"
 """The name under which the file of a study is imported."""
@@ -83,12 +83,13 @@ def run_study(study: "Study", options: RunOptions, command: str) -> int:
       The exit status: 0, or 130 after an interruption.
     """
     from cnnjax.commands.report import rebuild
-    from cnnjax.study import judge, run
+    from cnnjax.study import Store, judge, run
+    from cnnjax.study.execute import tables_of
 
     prepare_devices()
     study, folder = options.apply(study), options.folder(study)
-    store = _finished(study, folder)
-    if store is not None:
+    store = Store(folder)
+    if store.holds(study.as_config(), tables_of(study)):
         print(f"{folder} holds this study, finished: nothing is computed again")
         judge(study.claims, store)
     else:
@@ -124,15 +125,3 @@ def _importable(folder: Path):
         yield
     finally:
         sys.path.remove(str(folder))
-
-
-def _finished(study: "Study", folder: Path) -> "Store | None":
-    """The folder's store if it holds this very study, complete."""
-    from cnnjax.study import Store
-
-    store = Store(folder)
-    if not (folder / "study.json").exists():
-        return None
-    info = store.info
-    same = info.get("config") == study.as_config()
-    return store if same and info.get("finished") and (folder / "runs.parquet").exists() else None

@@ -66,6 +66,9 @@ class Model(nn.Module, kw_only=True):
 
     @nn.nowrap
     def _bias_init(self, key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        # A draw takes a while to compile.
+        if isinstance(self.bias_std, int | float) and self.bias_std == 0:
+            return jnp.zeros(shape, dtype)
         return jnp.asarray(self.bias_std, dtype) * jax.random.normal(key, shape, dtype)
 
     @nn.nowrap

@@ -145,6 +145,8 @@ def with_theory(info: Info, runs: Frame, table: Frame, theory: Frame, *, column:
     lines = theory[["cell", "layer", "segment", "reason", column]].rename(columns={column: "theory"})
     lines = lines.join(cells, on="cell").drop(columns="cell" if "cell" not in names else [])
     merged = table.merge(lines, on=[*names, "layer"], how="left")
+    # Without rows the columns have no type.
+    merged = merged.astype(dict.fromkeys(("theory", "segment", "median"), "float64"))
     connected = merged["segment"].ge(0) & np.isfinite(merged["theory"]) & np.isfinite(merged["median"])
     merged["offset"] = (merged["median"] - merged["theory"]).where(connected)
     offsets = merged.groupby([*names, "segment"], observed=True)["offset"].transform("last")

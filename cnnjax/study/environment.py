@@ -40,7 +40,10 @@ def precision() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the source tree that this package runs from, with "+changes" if it is edited; None outside of one."""
+    """The commit of the source tree that this package runs from, with "+changes" if it is edited; None outside of one.
+
+    A package that is installed inside of somebody's project does not belong to that project's tree.
+    """
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -48,6 +51,7 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", str(Path(__file__)))
         changes = git("status", "--porcelain", "--untracked-files=no", "--", str(folder))
         return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.SubprocessError):

@@ -72,11 +72,11 @@ def run(
     programs = [_with_classes(program, dataset) for program in programs]
     _check(study, programs, dataset)
     store = Store(folder)
+    if store.holds(study.as_config(), tables_of(study)):
+        judge(study.claims, store)
+        return store
     with locked(store.folder):
         info = store.open(_info(study, dataset, devices, command))
-        if info["finished"] and store.whole(_tables(study)):
-            judge(study.claims, store)
-            return store
         write_verdicts(store.folder, pending(study.claims, info))
         engine = _Engine(study, store, info, devices, devices.everywhere(_device_data(dataset)), programs)
         with Progress(len(engine.runs), max(study.steps, 1), quiet=quiet) as progress:
@@ -101,6 +101,7 @@ class _Engine:
         self.devices, self.data, self.programs = devices, device_data, programs
         self.runs = sorted((run for program in programs for run in program.runs), key=lambda run: run.run)
         self._since = time.monotonic()
+        self._precision = jax.config.values["jax_default_matmul_precision"]
         # On CPU compiling ahead fills idle cores; on an accelerator it would take memory from what runs.
         self._ahead = devices.count if jax.default_backend() == "cpu" else 0
 
@@ -139,18 +140,19 @@ class _Engine:
         prepared: "Future[Chunk] | None" = None,
     ) -> None:
         """Advances some runs of a program to the end, in halves if they do not fit into memory together."""
-        part = self._part(program, runs)
+        part, before = self._part(program, runs), progress.steps
         if not part.finished:
             fits = self._is_open(program, runs) and self._attempt(program, runs, progress, prepared)
             # It may hold what did not fit.
             prepared = None
-            if not fits and len(runs) > 1:
+            if not fits:
                 part.discard()
+                progress.back_to(before)
+            if not fits and len(runs) > 1:
                 for half in _halves(runs):
                     self._execute(program, half, progress)
                 return
             if not fits:
-                part.discard()
                 part.finish({"runs": tables.run_rows(runs, "out of memory")})
             self._save()
         progress.finished(len(runs))
@@ -204,8 +206,10 @@ class _Engine:
         return self.store.part(f"program{program.number:03d}-run{runs[0].run:05d}-{len(runs)}")
 
     def _prepare(self, program: Program, runs: Sequence[Run]) -> Chunk:
+        """A chunk, compiled; with the caller's precision, which another thread does not see by itself."""
         part = self._part(program, runs)
-        return Chunk(self.study, program, runs, part, self.devices, self.data).prepare()
+        with jax.default_matmul_precision(self._precision):
+            return Chunk(self.study, program, runs, part, self.devices, self.data).prepare()
 
     def _save(self, finished: str | None = None) -> None:
         """Writes the study's tables from the parts that are there, and the time that it took so far."""
@@ -221,7 +225,7 @@ def _halves(runs: Sequence[Run]) -> tuple[Sequence[Run], Sequence[Run]]:
     return runs[: len(runs) // 2], runs[len(runs) // 2 :]
 
 
-def _tables(study: Study) -> list[str]:
+def tables_of(study: Study) -> list[str]:
     """The tables that a finished study has."""
     absent = {"curves": not study.steps, "measures": not study.measures}
     return [name for name in TABLES if not absent.get(name)]

@@ -57,6 +57,15 @@ class Progress:
                 f"{done}; now {len(runs)} of {program.title}", highlight=False, soft_wrap=True
             )
 
+    @property
+    def steps(self) -> float:
+        """Steps so far, summed over the runs."""
+        return self._bar.tasks[0].completed
+
+    def back_to(self, steps: float) -> None:
+        """Takes steps back that have to be computed again."""
+        self._bar.update(self._task, completed=steps)
+
     def advance(self, steps: int) -> None:
         """Counts steps, summed over the runs."""
         self._bar.advance(self._task, steps)

@@ -218,6 +218,17 @@ class Store:
         self.write_info(info)
         return info
 
+    def holds(self, config: dict[str, Any], names: Sequence[str]) -> bool:
+        """Whether there is a finished study of this configuration, with these tables.
+
+        Raises:
+          ValueError: study.json is damaged, or of another version of this package.
+        """
+        if not (self.folder / "study.json").exists():
+            return False
+        info = self.info
+        return info["config"] == config and bool(info["finished"]) and self.whole(names)
+
     def whole(self, names: Sequence[str]) -> bool:
         """Whether these tables are there and can be read."""
         try:

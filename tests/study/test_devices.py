@@ -1,8 +1,11 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax import functional as F
 from cnnjax.study import RunDevices, over_runs
 
 
@@ -19,6 +22,31 @@ def many(rng):
 def test_every_way_of_mapping_gives_each_run_its_own(many, run_axis):
     y = jax.jit(over_runs(affine, run_axis=run_axis))(many, jnp.float32(2))["y"]
     np.testing.assert_allclose(y, many["a"] * 2 + many["b"], rtol=1e-6)
+
+
+def test_one_after_the_other_is_a_loop_and_all_at_once_is_none(many):
+    programs = {
+        axis: str(jax.make_jaxpr(over_runs(affine, run_axis=axis))(many, jnp.float32(2)))
+        for axis in ("map", "vmap")
+    }
+    assert "scan" in programs["map"] and "scan" not in programs["vmap"]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8], ids=["dense", "grouped", "depthwise"])
+def test_gradients_of_convolutions_do_not_depend_on_how_runs_are_mapped(rng, groups):
+    kernels = rng.normal(size=(3, 3, 3, 8 // groups, 8)).astype(np.float32)
+    images = rng.normal(size=(4, 5, 5, 8)).astype(np.float32)
+
+    def gradients(kernel, images):
+        def loss(kernel, images):
+            return jnp.sum(jnp.square(F.conv(images, kernel, groups=groups)))
+
+        return jax.grad(loss, (0, 1))(kernel, images)
+
+    mapped, at_once = (
+        jax.jit(over_runs(gradients, run_axis=axis))(kernels, images) for axis in ("map", "vmap")
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-3), at_once, mapped)
 
 
 def test_runs_are_split_over_all_devices(many):
