@@ -19,7 +19,7 @@ from cnnjax import study
 
 RUNS, DEPTH, BATCH = 8, 10, 64
 # Size of the images and width of the network.
-CASES = {f"{width} channels, {size}x{size}": (size, width) for size, width in ((8, 16), (14, 32), (32, 64))}
+CASES = {f"{width} channels, {size}x{size}": (size, width) for size, width in ((8, 16), (14, 32), (16, 64))}
 WAYS = (
     "automatic",
     "map",
@@ -66,9 +66,12 @@ def way(name: str, size: int, width: int) -> Run:
 
 
 def measure(bench: Bench) -> None:
-    """Every other way must not be faster than the automatic one by more than the measurement's error."""
+    """No other way must be faster than the automatic one by more than the measurement's error."""
+    itself = "map, all devices" if jax.default_backend() == "cpu" else "vmap, all devices"
     for case in CASES:
         for other in WAYS[1:]:
+            if other == itself:
+                continue
             bench.compare(case, "automatic", other, name=f"{case}: automatic against {other}", at_most=1.05)
 
 

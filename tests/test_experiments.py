@@ -12,8 +12,9 @@ import pytest
 import cnnjax.cli
 from cnnjax.cli import main
 from cnnjax.commands.run import load_study
-from cnnjax.study import RunDevices, Store, execute, plan
+from cnnjax.study import RunDevices, Store, execute, plan, read_verdicts
 
+PAPERS = sorted((Path(__file__).parents[1] / "experiments" / "papers").glob("*.py"))
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
 
 
@@ -41,6 +42,25 @@ def test_the_whole_grid_can_be_planned(file):
     study = load_study(file)
     runs = pd.Series([run.run for program in plan(study) for run in program.runs])
     assert runs.is_unique and len(runs) >= 32
+
+
+@pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
+def test_papers_have_claims_at_both_tiers(file):
+    for tier in ("STUDY", "FULL"):
+        study = load_study(file, tier)
+        assert plan(study) and study.claims and not any(claim.excluded for claim in study.claims)
+    assert study.name == f"{file.stem}-full"
+    for heading in ("Claim as published", "Settings:", "Smaller here:", "Command:", "Found:"):
+        assert heading in file.read_text() or (file.stem, heading) == ("hanin2018", "Smaller here:")
+
+
+def test_a_paper_is_judged(tmp_path, capsys):
+    assert (
+        main(["run", str(PAPERS[0].with_name("hanin2018.py")), "--quick", "--quiet", "--out", str(tmp_path)])
+        == 0
+    )
+    assert "3 claims: 3 not tested" in capsys.readouterr().out
+    assert {verdict.verdict for verdict in read_verdicts(tmp_path)} == {"not tested"}
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)], ids=["mnist", "cifar10"])
