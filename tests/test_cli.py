@@ -19,7 +19,7 @@ def test_help_lists_the_commands(args, capsys):
 @pytest.mark.parametrize(
     ("args", "match"),
     [
-        (["runn", "x.py"], "Available subcommands: run, report, data, summary, doctor"),
+        (["runn", "x.py"], "Available subcommands: run, reproduce, report, data, summary, doctor"),
         (["run", "x.py", "--batch-sizee", "3"], "--batch-size N"),
         (["run"], "FILE"),
         (["run", "x.py", "--seeds", "many"], "invalid literal|INT|int"),

@@ -10,7 +10,6 @@ from tyro.conf import Positional, arg
 
 from cnnjax.commands.options import RunOptions
 from cnnjax.commands.run import load_study, prepare_devices, run_study
-from cnnjax.functional.names import lookup
 
 PAPERS = Path("experiments") / "papers"
 
@@ -41,6 +40,8 @@ class Reproduce:
             return 0
         if self.name is None:
             raise ValueError(f"name a paper ({', '.join(papers)}), or see --list")
+        from cnnjax.functional.names import lookup
+
         file = lookup(papers, self.name, "paper")
         prepare_devices()
         return run_study(load_study(file, TIERS[self.tier]), self.options, command)
