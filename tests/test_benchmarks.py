@@ -314,6 +314,7 @@ def test_every_way_of_laying_out_runs_computes_the_same(monkeypatch):
         np.testing.assert_allclose(other, automatic, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_depth_costs_at_toy_size():
     bench_depth = importlib.import_module("bench_depth")
     flow = bench_depth.step(bench_depth.probes.gradient_flow, 3, 2, 4, 2)()

@@ -75,6 +75,7 @@ def test_every_program_takes_the_images_of_larger_data(file, shape):
         assert any(shape[-1] in leaf.shape or math.prod(shape) in leaf.shape for leaf in first), program.title
 
 
+@pytest.mark.slow
 def test_larger_data_is_run_and_reported(tfds_dir, tmp_path, monkeypatch):
     # Eight virtual devices would score the 20,000 images of the other splits eight times.
     one = RunDevices(jax.devices()[:1])

@@ -15,6 +15,8 @@ from cnnjax.probes import Recorder
 
 from ..drawn import images, variables
 
+pytestmark = pytest.mark.slow
+
 IMAGES, LABELS = images(6, 8, 8, 3), jnp.arange(6) % 5
 NETS = {
     "plain": models.create("plain", depth=7, width=4, num_classes=5, norm="batch"),

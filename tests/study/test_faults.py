@@ -20,7 +20,9 @@ from cnnjax.study.store import Part, write_table
 from .small import STUDY, TABLES, assert_close, assert_same, tables
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 2])
+@pytest.mark.parametrize(
+    "stop_after", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_stopped_between_writing_tables_and_state_it_ends_with_the_same_tables(
     finished, tmp_path, monkeypatch, stop_after
 ):
@@ -41,7 +43,10 @@ def test_stopped_between_writing_tables_and_state_it_ends_with_the_same_tables(
     assert_same(tables(run(STUDY, tmp_path, quiet=True)), tables(finished))
 
 
-@pytest.mark.parametrize("written", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "written",
+    [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3],
+)
 def test_stopped_while_a_part_ends_it_ends_with_the_same_tables(finished, tmp_path, monkeypatch, written):
     def interrupted(self, tables):
         for name, table in list(tables.items())[:written]:
@@ -162,6 +167,7 @@ def test_stopped_after_a_split_it_stays_split(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("done", [2, STUDY.steps], ids=["in the second segment", "in the last evaluation"])
+@pytest.mark.slow
 def test_memory_that_runs_out_after_a_segment_was_stored(finished, tmp_path, monkeypatch, done):
     score, stored = Chunk._score, []
 

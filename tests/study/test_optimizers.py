@@ -160,6 +160,7 @@ def problem():
 
 
 @pytest.mark.parametrize("optimizer", TRAINED)
+@pytest.mark.slow
 def test_a_study_trains_by_the_formula(trained, problem, optimizer):
     start, gradient, loss = problem
     (row,) = trained.table("runs").query(f"arm == '{optimizer}'").to_dict("records")

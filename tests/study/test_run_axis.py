@@ -7,6 +7,8 @@ from cnnjax.study import Study, run
 
 from .small import assert_close, tables
 
+pytestmark = pytest.mark.slow
+
 # 12 runs in two of each device: the third seed of a rate shares one with the first seed of the next rate.
 STUDY = Study(
     name="axis",
