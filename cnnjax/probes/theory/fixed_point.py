@@ -228,6 +228,7 @@ def _depth_scale(chi: float) -> float:
 
 
 def check_variances(sigma_w2: float, sigma_b2: float) -> None:
+    """Raises ValueError unless sigma_w2 is positive and sigma_b2 is 0 or positive, both finite."""
     if not (math.isfinite(sigma_w2) and sigma_w2 > 0):
         raise ValueError(f"sigma_w2, fan_in times the variance of a kernel, must be positive; got {sigma_w2}")
     if not (math.isfinite(sigma_b2) and sigma_b2 >= 0):

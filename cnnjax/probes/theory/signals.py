@@ -92,10 +92,12 @@ def spread(profile: np.ndarray, maps: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    """Whether both are there, of one shape, and alike within `STEADY`."""
     return a is not None and b is not None and a.shape == b.shape and bool(np.all(np.abs(a - b) < STEADY))
 
 
 def log_mean(log_m: np.ndarray) -> float:
+    """log(mean(exp(log_m))), without overflow."""
     top = float(np.max(log_m))
     return (
         top
@@ -105,4 +107,5 @@ def log_mean(log_m: np.ndarray) -> float:
 
 
 def log(x: float) -> float:
+    """The logarithm, -inf at 0 and below."""
     return math.log(x) if x > 0 else -math.inf
