@@ -5,7 +5,7 @@ one thing changed at a time.
 
 Papers: Glorot & Bengio 2010; He et al. 2015; Ioffe & Szegedy 2015; He et al. 2016; Yang et al. 2019.
 Command: scripts/demo, or `cnnjax run experiments/demo.py`
-Cost: 288 runs of 48 steps in 24 programs: 3.6 minutes and 1.5 GiB on 2 CPU cores (JAX 0.10.2).
+Cost: 288 runs of 48 steps in 24 programs: 3 minutes and 1.3 GB on 2 CPU cores (JAX 0.10.2).
 Expected: sigmoid vanishes in every plain network, by 36 orders of magnitude under Xavier at depth 30, and stays at
 chance. ReLU under Xavier loses half of the gradient's second moment per layer and stays at chance when deep; under He
 it keeps it. Batch norm makes the gradient of a plain ReLU network GROW toward the input at initialization, by 4

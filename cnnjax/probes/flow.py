@@ -16,7 +16,7 @@ from jax.core import Tracer
 
 from cnnjax import functional as F
 from cnnjax.nn import RECORD, SLOTS
-from cnnjax.probes.points import Path, Point, execution_order, label, probe_points
+from cnnjax.probes.points import Path, Point, execution_order, label, points_and_state
 
 FORWARD_COLUMNS = (
     "mean",
@@ -112,19 +112,12 @@ class Recorder:
         Raises:
           ValueError: the model has no probe point.
         """
-        points = probe_points(model, variables, images, train=train, rngs=_stream(train))
+        points, state = points_and_state(model, variables, images, train=train, rngs=_stream(train))
         if not points:
             raise ValueError(
                 f"{type(model).__name__} has no probe point: use cnnjax.nn.Activation in its layers"
             )
-
-        def make_slots(variables, images):
-            options: dict[str, Any] = dict(
-                train=train, mutable=[SLOTS, RECORD, "batch_stats"], rngs=_stream(train)
-            )
-            return model.apply(variables, images, **options)[1][SLOTS]
-
-        slots = jax.eval_shape(make_slots, variables, images)
+        slots = state[SLOTS]
         shapes = [_at(slots, point.path)[GRADIENTS[0]].shape[:-1] for point in points]
         lengths = {
             stack: n

@@ -55,6 +55,13 @@ def probe_points(model: nn.Module, variables: Any, *inputs: Any, **options: Any)
 
     The model is traced once with abstract values; nothing is computed.
     """
+    return points_and_state(model, variables, *inputs, **options)[0]
+
+
+def points_and_state(
+    model: nn.Module, variables: Any, *inputs: Any, **options: Any
+) -> tuple[tuple[Point, ...], Any]:
+    """The probe points, and the shapes of all collections after the call, from the same trace."""
     calls: dict[Path, _Call] = {}
     stacks: dict[Path, bool] = {}
 
@@ -71,14 +78,15 @@ def probe_points(model: nn.Module, variables: Any, *inputs: Any, **options: Any)
         return next_function(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        jax.eval_shape(lambda v, x: model.apply(v, *x, **options, mutable=True), variables, inputs)
+        state = jax.eval_shape(lambda v, x: model.apply(v, *x, **options, mutable=True)[1], variables, inputs)
     scanned = [path for path, scan in stacks.items() if scan]
     order = list(calls.values())
-    return tuple(
+    points = tuple(
         Point(call.path, call.activation, _ancestors(call.path, scanned), _kernel_of(i, order))
         for i, call in enumerate(order)
         if call.activation is not None
     )
+    return points, state
 
 
 def _ancestors(path: Path, candidates: Sequence[Path]) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ from cnnjax.frame import Frame
 from cnnjax.probes import Recorder
 from cnnjax.study import tables
 from cnnjax.study.config import Study
-from cnnjax.study.devices import RunDevices, jit, over_runs
+from cnnjax.study.devices import RunDevices, over_runs
 from cnnjax.study.plan import Program, Run
 from cnnjax.study.progress import Progress
 from cnnjax.study.step import Data, Numbers, State, advance, evaluate, initial_state, look, measure
@@ -120,7 +120,7 @@ class Chunk:
         return tables.measure_columns(self._measures["measures"]) if self._measures else {}
 
     def _initial_states(self) -> State:
-        """States of all runs; each initializer is a small program of its own."""
+        """States of all runs; each initializer is a small program of its own, which cells of the same kernels share."""
         groups: dict[str, list[int]] = {}
         for i, run in enumerate(self.padded):
             groups.setdefault(repr(run.initializer), []).append(i)
@@ -128,7 +128,7 @@ class Chunk:
         for members in groups.values():
             runs = [self.padded[i] for i in members]
             images = jnp.zeros(self.images.shape, jnp.float32)
-            parts.append(jit(self._start(runs))(numbers_of(runs), images))
+            parts.append(self.devices.programs.call(self._start(runs), numbers_of(runs), images))
         order = np.argsort(np.concatenate(list(groups.values())))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
 

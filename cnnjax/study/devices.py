@@ -1,6 +1,7 @@
 """Laying the run axis over devices: a map or a vmap on each, and the devices side by side."""
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -51,6 +52,23 @@ def jit(function: Callable[..., Any]) -> Any:
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 2} if on_cpu else None)
 
 
+class Programs:
+    """Compiled programs by their text: what many cells of a study have in common, such as the draw of their kernels."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._lock = threading.Lock()
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """`jit(function)(*arguments)`, compiled only if no function before had the same program and the same pytrees."""
+        lowered = jit(function).lower(*arguments)
+        key = lowered.in_tree, lowered.out_tree, lowered.as_text()
+        with self._lock:
+            if key not in self._compiled:
+                self._compiled[key] = lowered.compile()
+        return self._compiled[key](*arguments)
+
+
 class RunDevices:
     """The devices of a study as a mesh with one axis, "runs".
 
@@ -61,6 +79,7 @@ class RunDevices:
         devices = jax.devices() if devices is None else devices
         self.mesh = Mesh(np.asarray(devices), ("runs",), axis_types=(AxisType.Auto,))
         self.run_axis: RunAxis = chosen_axis(run_axis)
+        self.programs = Programs()
 
     @property
     def count(self) -> int:

@@ -62,3 +62,27 @@ def test_runs_are_split_over_all_devices(many):
 def test_padding_fills_every_device():
     devices = RunDevices(jax.devices()[:3])
     assert [devices.padded(n) for n in (1, 3, 4, 7)] == [3, 3, 6, 9]
+
+
+def test_the_same_program_is_compiled_once_for_all_functions(many, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        jax.stages.Lowered,
+        "compile",
+        lambda self, compile=jax.stages.Lowered.compile: compiled.append(0) or compile(self),
+    )
+    programs = RunDevices().programs
+    doubled, again, tripled, renamed = (
+        programs.call(function, many["a"])
+        for function in (
+            lambda a: {"y": 2 * a},
+            lambda b: {"y": 2 * b},
+            lambda a: {"y": 3 * a},
+            lambda a: {"z": 2 * a},
+        )
+    )
+    np.testing.assert_array_equal(doubled["y"], 2 * many["a"])
+    np.testing.assert_array_equal(again["y"], 2 * many["a"])
+    np.testing.assert_array_equal(tripled["y"], 3 * many["a"])
+    np.testing.assert_array_equal(renamed["z"], 2 * many["a"])
+    assert len(compiled) == 3
