@@ -59,6 +59,7 @@ def frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "printed": verdict.printed,
             "source": verdict.source,
             "statement": verdict.statement,
+            "criterion": verdict.criterion,
             "note": verdict.note,
         }
         for verdict in verdicts

@@ -56,6 +56,7 @@ def spread(shape: str) -> Claim:
     predicted = 5 * (depth - 1) / width
 
     def rule(results: Results) -> Measurement:
+        """Variance within 15 % of the prediction."""
         found = statistics.bca(results.numbers("log_stretch", {"shape": shape}).to_numpy(), variance)
         return Measurement(found, abs(found.value / predicted - 1) <= 0.15)
 

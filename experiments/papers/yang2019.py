@@ -28,7 +28,7 @@ def rate(batch: int) -> Claim:
     predicted = batch_norm_rate("relu", batch=batch)
     return Claim(
         name=f"ReLU, batch {batch}",
-        statement=f"The gradient's second moment grows by {predicted:.3f} a layer toward the input.",
+        statement=f"With ReLU at batch size {batch} the gradient's second moment grows by {predicted:.3f} a layer.",
         source=SOURCE,
         printed=round(predicted, 4),
         rule=near(
@@ -43,7 +43,7 @@ def asymptotic(activation: str) -> Claim:
     predicted, limit = batch_norm_rate(activation, batch=128), batch_norm_rate(activation)
     return Claim(
         name=f"{activation}, batch 128",
-        statement=f"For {activation} the factor is {predicted:.3f}, and tends to {limit:.3f} for larger batches.",
+        statement=f"With {activation} at batch size 128 it grows by {predicted:.3f}, by {limit:.3f} in the limit.",
         source="Yang et al. 2019, section 3: E[phi'^2] / Var[phi]",
         printed=round(predicted, 4),
         rule=near(

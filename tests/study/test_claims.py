@@ -53,6 +53,7 @@ def test_agree_and_disagree():
         printed=0.93,
         verdict="agree",
         note="lowest 0.79",
+        criterion="test_accuracy ≥ 0.7 in every run",
         estimate=statistics.mean(ACCURACIES["relu", 30]),
     )
     assert verdict_of(claim(level("test_accuracy", RELU, at_least=0.85))).verdict == "disagree"
@@ -155,12 +156,17 @@ def test_one_seed_has_no_interval():
 
 def test_a_free_function_is_a_rule():
     def spread_of_accuracy(tables):
+        """Deviation of the accuracy below 0.2.
+
+        And more.
+        """
         if tables.info["data"] != "digits":
             raise NotTested("made for digits")
         accuracies = tables.numbers("test_accuracy", RELU)
         return Measurement(statistics.bca(accuracies, np.std), np.std(accuracies) < 0.2, "a NumPy boolean")
 
-    assert verdict_of(claim(spread_of_accuracy)).verdict == "agree"
+    verdict = verdict_of(claim(spread_of_accuracy))
+    assert (verdict.verdict, verdict.criterion) == ("agree", "Deviation of the accuracy below 0.2.")
     assert verdict_of(claim(spread_of_accuracy), data="mnist").note == "made for digits"
 
 

@@ -398,3 +398,30 @@ def test_the_columns_are_those_of_the_engine():
     assert {*TRAINED_COLUMNS, *START_COLUMNS} <= {*row.columns}
     numbers = {*row.select_dtypes("number").columns} - {"run", "cell", "seed", "depth", "learning_rate"}
     assert numbers == {*TRAINED_COLUMNS, *START_COLUMNS, "diverged_step"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (level("test_accuracy", {}, at_least=0.9), "test_accuracy ≥ 0.9 in every run"),
+        (
+            near(Rate("gradient_log10_second_moment"), {}, 2.0, within=0.1),
+            "rate of gradient_log10_second_moment between 1.8 and 2.2 (95 % interval)",
+        ),
+        (
+            difference("test_accuracy", {}, {}, above=0.3, by="mean"),
+            "difference of test_accuracy > 0.3 (mean)",
+        ),
+        (
+            equivalent("test_loss", {}, {}, margin=0.1),
+            "difference of test_loss between -0.1 and 0.1 (90 % interval)",
+        ),
+        (
+            ordering("test_loss", {}, {}, {}),
+            "every difference of test_loss > 0 (95 % intervals, taken together)",
+        ),
+    ],
+    ids=["level", "near", "difference", "equivalent", "ordering"],
+)
+def test_a_rule_says_what_has_to_hold(rule, words):
+    assert rule.criterion == words

@@ -1,6 +1,7 @@
 """A claim, where it is tested, and its verdict."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -115,6 +116,14 @@ class Claim:
         if not isinstance(self.where, Where):
             raise TypeError(f"where of claim {self.name!r} must be a Where(...); got {self.where!r}")
 
+    @property
+    def criterion(self) -> str:
+        """What has to hold, in the rule's own words; of a function of your own the first line of its docstring."""
+        documented = (
+            (inspect.getdoc(self.rule) or "").partition("\n")[0] if inspect.isfunction(self.rule) else ""
+        )
+        return getattr(self.rule, "criterion", documented)
+
     def check(self, study: "Study") -> None:
         """Raises ValueError where the study lacks what the claim is about, as far as that can be known before."""
         try:
@@ -188,7 +197,7 @@ class Claim:
         return self._verdict(verdict=words[agrees], note=measurement.note, estimate=found)
 
     def _verdict(self, **fields: Any) -> Verdict:
-        own = {name: getattr(self, name) for name in ("name", "statement", "source", "printed")}
+        own = {name: getattr(self, name) for name in ("name", "statement", "source", "printed", "criterion")}
         return Verdict(**own, **fields)
 
 

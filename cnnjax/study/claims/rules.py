@@ -39,6 +39,17 @@ class Range:
                 f"a rule takes a lower or an upper end, or both in order; got {self.low} to {self.high}"
             )
 
+    def __str__(self) -> str:
+        """As "≥ 0.9", or "between -1 and 1"."""
+        less, more = ("<", ">") if self.open else ("≤", "≥")
+        if self.low == -math.inf:
+            return f"{less} {self.high:.4g}"
+        return (
+            f"{more} {self.low:.4g}"
+            if self.high == math.inf
+            else f"between {self.low:.4g} and {self.high:.4g}"
+        )
+
     def holds(self, value: float) -> bool:
         """Whether a number lies inside; NaN does not."""
         if self.open:
@@ -84,6 +95,10 @@ class Level:
     cells: Cells
     diverged: float | None
 
+    def __str__(self) -> str:
+        """The metric's title."""
+        return self.metric.title
+
     @property
     def places(self) -> tuple[Cells, ...]:
         """The cells that it is about."""
@@ -106,6 +121,10 @@ class Paired:
     first: Level
     second: Level
     how: Literal["difference", "ratio"]
+
+    def __str__(self) -> str:
+        """As "difference of test_accuracy"."""
+        return f"{self.how} of {self.first}"
 
     @property
     def places(self) -> tuple[Cells, ...]:
@@ -137,6 +156,16 @@ class Rule:
 
     def __post_init__(self) -> None:
         lookup(dict.fromkeys(("every seed", "interval", "mean")), self.by, "way to decide (by)")
+
+    @property
+    def criterion(self) -> str:
+        """What has to hold, as "train_accuracy ≥ 0.9 in every run"."""
+        deciders = {
+            "every seed": "in every run",
+            "interval": f"({100 * self.confidence:.4g} % interval)",
+            "mean": "(mean)",
+        }
+        return f"{self.quantity} {self.range} {deciders[self.by]}"
 
     @property
     def places(self) -> tuple[Cells, ...]:
@@ -192,6 +221,11 @@ class Ordering:
 
     steps: tuple[Paired, ...]
     confidence: float
+
+    @property
+    def criterion(self) -> str:
+        """What has to hold."""
+        return f"every {self.steps[0]} > 0 ({100 * self.confidence:.4g} % intervals, taken together)"
 
     @property
     def places(self) -> tuple[Cells, ...]:

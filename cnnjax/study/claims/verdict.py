@@ -47,6 +47,7 @@ class Verdict:
       name, statement, source, printed: of the claim.
       verdict: "agree", "disagree" or "not tested".
       note: the reason where it was not tested, else what to know besides.
+      criterion: what has to hold for "agree".
       estimate: the study's number; None where there is none.
     """
 
@@ -56,6 +57,7 @@ class Verdict:
     printed: float | str | None
     verdict: Word
     note: str = ""
+    criterion: str = ""
     estimate: Estimate | None = None
 
     def as_json(self) -> dict[str, Any]:
