@@ -9,11 +9,10 @@ import jax
 import numpy as np
 import pandas as pd
 
-from cnnjax.probes.flow import Recorder
 from cnnjax.probes.theory.backward import Backward
 from cnnjax.probes.theory.forward import Forward
 from cnnjax.probes.theory.signals import Row, Signal
-from cnnjax.probes.theory.walk import image_batch, steps
+from cnnjax.probes.theory.walk import Step, image_batch, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +84,8 @@ def predict(
         )
     images = image_batch(image_shape, 2)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    recorder = Recorder.of(model, variables, images, train=train)
-    rows = _rows(model, variables, images, batch, second_moment, train)
+    recorder, steps = walk(model, variables, images, train=train)
+    rows = _rows(steps, batch, second_moment)
     segments = _segments(rows)
     if segments.max() < 0:
         reasons = sorted({row.reason for row in rows if row.reason})
@@ -124,17 +123,10 @@ def _from_last(gradients: np.ndarray, segments: np.ndarray) -> np.ndarray:
     return shifted
 
 
-def _rows(
-    model: nn.Module,
-    variables: dict,
-    images: jax.ShapeDtypeStruct,
-    batch: int | None,
-    second_moment: float,
-    train: bool,
-) -> list[Row]:
+def _rows(steps: Sequence[Step], batch: int | None, second_moment: float) -> list[Row]:
     tape: list = []
     rows: list[Row] = []
     image = Signal(np.asarray(math.log(second_moment)), varying=1.0, independent=True)
-    Forward(batch=batch).run(steps(model, variables, images, train=train), image, tape, rows)
+    Forward(batch=batch).run(steps, image, tape, rows)
     Backward().run(tape, None)
     return rows

@@ -26,6 +26,7 @@ from cnnjax.nn import (
     PreActivationBlock,
     Stack,
 )
+from cnnjax.probes.flow import Recorder
 from cnnjax.probes.quadrature import Response, response
 from cnnjax.probes.theory.kernels import bias_variance, kernel_distribution
 
@@ -111,8 +112,12 @@ class Repeat:
 Step = Linear | Normalize | Activate | Scale | Fork | Join | Unknown | Repeat
 
 
-def steps(model: nn.Module, variables: Any, images: jax.ShapeDtypeStruct, *, train: bool) -> list[Step]:
-    """The steps of a model in the order of execution, those of a scanned stack once, within a `Repeat`.
+def walk(
+    model: nn.Module, variables: Any, images: jax.ShapeDtypeStruct, *, train: bool
+) -> tuple[Recorder, list[Step]]:
+    """A model's recorder, and from the same trace its steps in the order of execution.
+
+    Those of a scanned stack are there once, within a `Repeat`.
 
     Args:
       model: called as `model(images, train=...)`.
@@ -121,12 +126,9 @@ def steps(model: nn.Module, variables: Any, images: jax.ShapeDtypeStruct, *, tra
       train: whether norms use the batch and dropout is active.
     """
     reader = _Reader()
-    options: dict[str, Any] = dict(train=train, mutable=True)
-    if train:
-        options["rngs"] = {"dropout": jax.random.key(0)}
     with nn.intercept_methods(reader.note):
-        jax.eval_shape(lambda v, x: model.apply(v, x, **options), variables, images)
-    return _resolved(reader.steps)
+        recorder = Recorder.of(model, variables, images, train=train)
+    return recorder, _resolved(reader.steps)
 
 
 def _resolved(calls: Sequence[Any]) -> list[Step]:
