@@ -33,8 +33,8 @@ def rebuild(store: "Store") -> int:
 
     info, runs, verdicts = store.info, store.table("runs"), read_verdicts(store.folder)
     tables = runs, _table(store, "curves"), _table(store, "layers")
-    theory = _table(store, "theory")
-    page = report.write(info, *tables, store.folder / "report", verdicts=verdicts, theory=theory)
+    drawn = {name: _table(store, name) for name in ("theory", "measures")}
+    page = report.write(info, *tables, store.folder / "report", verdicts=verdicts, **drawn)
     print_result(info, runs, page, verdicts)
     return 0
 
@@ -50,6 +50,7 @@ def _table(store: "Store", name: str) -> "Frame":
         "curves": ("run", "step", "loss", "accuracy", "validation_loss", "validation_accuracy"),
         "layers": ("run", "step", "layer", "path", "activation", *probes.COLUMNS),
         "theory": COLUMNS,
+        "measures": ("run", "measure", "index", "value"),
     }
     exists = (store.folder / f"{name}.parquet").exists()
     return store.table(name) if exists else pd.DataFrame(columns=columns[name])

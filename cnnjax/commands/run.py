@@ -94,8 +94,9 @@ def run_study(study: "Study", options: RunOptions, command: str) -> int:
         judge(study.claims, store)
     else:
         try:
-            with answered("stopping as soon as what is computed just now is done"):
-                store = run(study, folder, run_axis=options.run_axis, command=command, quiet=options.quiet)
+            with answered("stopping as soon as what is computed just now is done") as stop:
+                axis, quiet = options.run_axis, options.quiet
+                store = run(study, folder, run_axis=axis, command=command, quiet=quiet, stop=stop)
         except KeyboardInterrupt:
             print(f"stopped: the same command goes on from here ({command})", file=sys.stderr)
             return 130

@@ -127,7 +127,8 @@ class Chunk:
         parts = []
         for members in groups.values():
             runs = [self.padded[i] for i in members]
-            images = jnp.zeros(self.images.shape, jnp.float32)
+            # One image does, and is the same for all batch sizes.
+            images = jnp.zeros((1, *self.images.shape[1:]), jnp.float32)
             parts.append(self.devices.programs.call(self._start(runs), numbers_of(runs), images))
         order = np.argsort(np.concatenate(list(groups.values())))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)

@@ -62,7 +62,8 @@ class Programs:
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """`jit(function)(*arguments)`, compiled only if no function before had the same program and the same pytrees."""
         lowered = jit(function).lower(*arguments)
-        key = lowered.in_tree, lowered.out_tree, lowered.as_text()
+        # The text leaves out arguments that nothing uses.
+        key = str(lowered.in_avals), lowered.in_tree, lowered.out_tree, lowered.as_text()
         with self._lock:
             if key not in self._compiled:
                 self._compiled[key] = lowered.compile()

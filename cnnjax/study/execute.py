@@ -5,7 +5,7 @@ import datetime
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def run(
     run_axis: RunAxis = "auto",
     command: str = "",
     quiet: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Store:
     """Runs a study, or what is left of it, and returns its folder's `Store`.
 
@@ -61,8 +62,10 @@ def run(
       run_axis: see `devices.over_runs`; only where `devices` is None.
       command: recorded in study.json, to tell how to reproduce it.
       quiet: show no progress.
+      stop: asked after each segment; True ends the run as Ctrl-C does.
 
     Raises:
+      KeyboardInterrupt: stopped; everything up to the last segment is stored.
       ValueError: a study that does not fit together, a folder of another one, or one in which another process is at
         work; before anything compiles. Or a claim asks for what the tables turn out not to have, at the end.
     """
@@ -79,7 +82,7 @@ def run(
         info = store.open(_info(study, dataset, devices, command))
         write_verdicts(store.folder, pending(study.claims, info))
         engine = _Engine(study, store, info, devices, devices.everywhere(_device_data(dataset)), programs)
-        with Progress(len(engine.runs), max(study.steps, 1), quiet=quiet) as progress:
+        with Progress(len(engine.runs), max(study.steps, 1), quiet=quiet, stop=stop) as progress:
             engine.execute_all(progress)
         judge(study.claims, store)
     return store

@@ -1,6 +1,6 @@
 """What a study shows while it runs: runs, steps, time left; plain lines where there is no terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -18,9 +18,13 @@ class Progress:
       runs: how many there are.
       steps: of each run.
       quiet: show nothing.
+      stop: asked at every start of a program and every advance; True raises KeyboardInterrupt.
     """
 
-    def __init__(self, runs: int, steps: int, *, quiet: bool = False) -> None:
+    def __init__(
+        self, runs: int, steps: int, *, quiet: bool = False, stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._stop = stop
         self._console = Console(stderr=True, quiet=quiet)
         # In a narrow terminal the name of the program gives way, never a number.
         whole = Column(no_wrap=True)
@@ -48,7 +52,12 @@ class Progress:
         self._bar.stop()
 
     def program(self, program: Program, runs: Sequence[Run]) -> None:
-        """Says which program starts."""
+        """Says which program starts.
+
+        Raises:
+          KeyboardInterrupt: it is to stop.
+        """
+        self._check()
         self._bar.update(self._task, description=program.title[:60])
         if not self._console.is_terminal:
             task = self._bar.tasks[0]
@@ -67,11 +76,20 @@ class Progress:
         self._bar.update(self._task, completed=steps)
 
     def advance(self, steps: int) -> None:
-        """Counts steps, summed over the runs."""
+        """Counts steps, summed over the runs.
+
+        Raises:
+          KeyboardInterrupt: it is to stop.
+        """
         self._bar.advance(self._task, steps)
+        self._check()
 
     def finished(self, runs: int) -> None:
         """Counts runs that have ended, and their steps."""
         done = self._bar.tasks[0].fields["done"] + runs
         completed = max(self._bar.tasks[0].completed, done * self._steps)
         self._bar.update(self._task, done=done, completed=completed)
+
+    def _check(self) -> None:
+        if self._stop():
+            raise KeyboardInterrupt

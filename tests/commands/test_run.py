@@ -71,7 +71,7 @@ def test_control_c_is_answered_at_once_and_the_study_goes_on(study_file, tmp_pat
             process.send_signal(signal.SIGINT)
             break
     _, error = process.communicate(timeout=300)
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     answer, farewell = error.index("stopping as soon as"), error.index("stopped: the same command goes on")
     assert answer < farewell and "Traceback" not in error
     assert (pd.read_parquet(out / "runs.parquet")["status"] == "unfinished").any()

@@ -86,3 +86,9 @@ def test_the_same_program_is_compiled_once_for_all_functions(many, monkeypatch):
     np.testing.assert_array_equal(tripled["y"], 3 * many["a"])
     np.testing.assert_array_equal(renamed["z"], 2 * many["a"])
     assert len(compiled) == 3
+
+
+def test_arguments_that_nothing_uses_count():
+    programs = RunDevices().programs
+    for size in (3, 4):
+        assert programs.call(lambda x, unused: x + 1, jnp.ones(2), jnp.ones(size)).tolist() == [2, 2]

@@ -60,6 +60,14 @@ def test_stopped_while_a_part_ends_it_ends_with_the_same_tables(finished, tmp_pa
     assert_same(tables(run(STUDY, tmp_path, quiet=True)), tables(finished))
 
 
+def test_stopped_when_asked_it_keeps_the_segment_and_ends_with_the_same_tables(finished, tmp_path):
+    answers = iter([False, False, True])
+    with pytest.raises(KeyboardInterrupt):
+        run(STUDY, tmp_path, quiet=True, stop=lambda: next(answers))
+    assert Store(tmp_path).table("curves")["step"].max() == 2
+    assert_same(tables(run(STUDY, tmp_path, quiet=True)), tables(finished))
+
+
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-9])])
 def test_a_lost_table_of_a_finished_study_is_made_again(finished, tmp_path, name, damage):
