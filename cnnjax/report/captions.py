@@ -7,8 +7,19 @@ from cnnjax.report import tables
 from cnnjax.report.heatmap import roomy, split
 from cnnjax.report.layers import relative
 from cnnjax.report.layout import Layout
+from cnnjax.report.spectra import PANELS
+from cnnjax.report.trainability import LENGTHS
 
-__all__ = ["accuracy_map", "alternative", "by_layer", "by_step", "gradient_map", "scatter"]
+__all__ = [
+    "accuracy_map",
+    "alternative",
+    "by_layer",
+    "by_step",
+    "gradient_map",
+    "scatter",
+    "singular_values",
+    "trainability",
+]
 
 
 def _names(axes: tuple[tables.Axis, ...] | list[tables.Axis]) -> str:
@@ -136,6 +147,47 @@ def scatter(info: Info, table: Frame, layout: Layout) -> str:
         f"Dashed: chance + 10 points ({100 * (tables.chance(info) + tables.MARGIN):.0f} %), below which a cell counts as "
         f"untrainable. Solid: the first layer receives as much gradient as the last hidden one.",
         zero,
+    )
+
+
+def trainability(info: Info, table: Frame) -> str:
+    """The caption of the map over sigma_w2 and depth."""
+    floor = 100 * (tables.chance(info) + tables.MARGIN)
+    unknown = table["train_accuracy"].isna()
+    no_line = (
+        "The line is missing where the second moment has no fixed point."
+        if table["bound"].isna().any()
+        else ""
+    )
+    return _join(
+        "Mean training accuracy over the seeds that finished, at the learning rate that validation chose for the cell. "
+        f"Dashed: {LENGTHS} times the depth scale of the correlation of two inputs in mean-field theory; it is computed, "
+        "not fitted. Networks are said to train below it (Schoenholz et al. 2017, section 5); the factor is empirical and "
+        "moves with the number of steps.",
+        f"Hatched: untrainable, as in the accuracy map (mean test accuracy below {floor:.0f} %, or every run diverged).",
+        "Gray without a hatch: not finished." if (unknown & (table["verdict"] == "")).any() else "",
+        no_line,
+    )
+
+
+def singular_values(info: Info, table: Frame) -> str:
+    """The caption of the histograms of singular values."""
+    cells = table.drop_duplicates(tables.keys(info))
+    seeds = int(cells["n"].max())
+    shown = f"The first {PANELS} of {len(cells)} cells; the table holds all." if len(cells) > PANELS else ""
+    linear = (
+        "Dashed: wide linear networks of as many kernels as lie between the first and the last hidden layer."
+    )
+    unresolved = (
+        "Unresolved: below 1e-6 of a network's largest, where errors of float32 pile up; they are in no bar."
+    )
+    return _join(
+        "Singular values of the Jacobian at initialization, "
+        f"{'of one network' if seeds == 1 else f'of {seeds} networks'} each, on scales of their own. Bars: their density "
+        "by decade.",
+        linear if table["predicted"].notna().any() else "",
+        unresolved if (cells["lost"] > 0).any() else "",
+        shown,
     )
 
 

@@ -1,39 +1,24 @@
 """The whole grid at once: a number per cell, with what could not be trained marked."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby, product
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cnnjax.frame import Column, Frame, Info
+from cnnjax.frame import Frame, Info
 from cnnjax.report import style, tables
 from cnnjax.report.tables import Axis
+from cnnjax.report.tiles import Paint, accuracy_text, colorbar, tile, untrainable
 
 __all__ = ["accuracy_map", "gradient_map", "roomy", "split"]
 
 WIDEST = 12
 # Decades on either side of no change at which the color of the gradient map ends.
 DECADES = 12
-
-
-@dataclass(frozen=True)
-class _Paint:
-    """How a cell is painted: the value that colors it, its text, its colors, and whether it is marked."""
-
-    column: str
-    texts: Mapping[int, str]
-    norm: Normalize
-    cmap: str
-    label: str
-    marked: frozenset[int]
 
 
 def split(grid: tuple[Axis, ...]) -> tuple[list[Axis], list[Axis]]:
@@ -99,24 +84,6 @@ def _side(axes: Axes, keys: list[tuple[str, ...]], down: list[Axis]) -> None:
             axes.axhline(i - 0.5, color="white", lw=4)
 
 
-def _tile(axes: Axes, x: int, y: int, cell: Column, paint: _Paint) -> None:
-    value = cell[paint.column]
-    empty = math.isnan(value)
-    color = (0.9, 0.9, 0.9, 1.0) if empty else matplotlib.colormaps[paint.cmap](paint.norm(value))
-    ink = style.contrast(color)
-    number = int(cell["cell"])
-    axes.add_patch(
-        Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, edgecolor="white", lw=1, gid=f"cell-{number}")
-    )
-    plate = None
-    if number in paint.marked:
-        hatch = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, hatch="////", edgecolor=ink, lw=0, alpha=0.7)
-        hatch.set_gid(f"untrainable-{number}")
-        axes.add_patch(hatch)
-        plate = {"facecolor": color, "edgecolor": "none", "pad": 1.2}
-    axes.text(x, y, paint.texts[number], ha="center", va="center", color=ink, fontsize=6.5, bbox=plate)
-
-
 def _letters(texts: Iterable[str]) -> int:
     return max((len(text) for text in texts), default=0)
 
@@ -171,17 +138,18 @@ class _Sheet:
         return self.top + self.body + 0.12
 
 
-def _tiles(axes: Axes, sheet: _Sheet, table: Frame, paint: _Paint) -> None:
+def _tiles(axes: Axes, sheet: _Sheet, table: Frame, paint: Paint) -> None:
     names = [axis.name for axis in (*sheet.down, *sheet.across)]
     places = {
         (*row, *column): (x, y) for y, row in enumerate(sheet.rows) for x, column in enumerate(sheet.columns)
     }
     for _, cell in table.iterrows():
-        _tile(axes, *places[tuple(cell[name] for name in names)], cell, paint)
+        x, y = places[tuple(cell[name] for name in names)]
+        tile(axes, (x - 0.5, y - 0.5, 1, 1), (x, y), cell, paint)
 
 
 @style.styled
-def _draw(grid: tuple[Axis, ...], table: Frame, paint: _Paint) -> Figure:
+def _draw(grid: tuple[Axis, ...], table: Frame, paint: Paint) -> Figure:
     sheet = _Sheet(*split(grid))
     figure = Figure(figsize=(style.WIDTH, sheet.height))
     bottom, height = 0.12 / sheet.height, sheet.body / sheet.height
@@ -192,18 +160,8 @@ def _draw(grid: tuple[Axis, ...], table: Frame, paint: _Paint) -> Figure:
     _tiles(axes, sheet, table, paint)
     _head(axes, sheet.columns, sheet.across, tilt=sheet.tilt, room=sheet.room)
     _side(axes, sheet.rows, sheet.down)
-    _bar(figure, paint, (sheet.left + sheet.width + 0.12) / style.WIDTH, bottom, height)
+    colorbar(figure, paint, (sheet.left + sheet.width + 0.12) / style.WIDTH, bottom, height)
     return figure
-
-
-def _bar(figure: Figure, paint: _Paint, left: float, bottom: float, height: float) -> None:
-    place = figure.add_axes((left, bottom, 0.012, height))
-    bar = figure.colorbar(ScalarMappable(paint.norm, paint.cmap), cax=place)
-    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
-    bar.set_label(paint.label, fontsize=7)
-    bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=paint.norm.vmax != 1.0))
-    if paint.norm.vmax == 1.0:
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
 
 
 def roomy(info: Info) -> bool:
@@ -212,23 +170,12 @@ def roomy(info: Info) -> bool:
     return sheet.width / len(sheet.columns) > 0.6
 
 
-def _accuracy_text(cell: Column, *, spread: bool) -> str:
-    if not math.isnan(cell["test_accuracy"]):
-        mean, deviation = 100 * cell["test_accuracy"], 100 * cell["test_accuracy_sd"]
-        text = f"{mean:.1f}" + (f" ± {deviation:.1f}" if spread and not math.isnan(deviation) else "")
-        return text + ("†" if cell["diverged"] else "")
-    if cell["verdict"] == "untrainable":
-        return "diverged" if spread else "div."
-    return "memory" if cell["out_of_memory"] else "open"
-
-
 def accuracy_map(info: Info, runs: Frame) -> Figure:
     """Mean test accuracy of every cell at its selected learning rate, in percent; untrainable cells are hatched."""
     table = tables.cells(info, runs)
-    texts = {int(cell["cell"]): _accuracy_text(cell, spread=roomy(info)) for _, cell in table.iterrows()}
-    marked = frozenset(int(number) for number in table.loc[table["verdict"] == "untrainable", "cell"])
+    texts = {int(cell["cell"]): accuracy_text(cell, spread=roomy(info)) for _, cell in table.iterrows()}
     norm = Normalize(0.0, 1.0)
-    paint = _Paint("test_accuracy", texts, norm, "cividis", "test accuracy", marked)
+    paint = Paint("test_accuracy", texts, norm, "cividis", "test accuracy", untrainable(table))
     return _draw(tables.axes(info), table, paint)
 
 
@@ -238,5 +185,5 @@ def gradient_map(info: Info, runs: Frame) -> Figure:
     texts = {int(cell["cell"]): tables.decades(cell["gradient_ratio_log10"]) for _, cell in table.iterrows()}
     norm = Normalize(-DECADES, DECADES, clip=True)
     label = "orders of magnitude"
-    paint = _Paint("gradient_ratio_log10", texts, norm, "RdBu", label, frozenset())
+    paint = Paint("gradient_ratio_log10", texts, norm, "RdBu", label, frozenset())
     return _draw(tables.axes(info), table, paint)

@@ -79,7 +79,7 @@ QUANTITIES = {
 }
 
 
-def _at(layers: Frame, step: str) -> Frame:
+def at_step(layers: Frame, step: str) -> Frame:
     """The rows of each run's first or last recorded step."""
     if step not in ("first", "last"):
         raise ValueError(f"step: expected 'first' or 'last', got {step!r}")
@@ -96,8 +96,8 @@ def _thinned(layers: Frame, points: int) -> Frame:
 
 
 def _spread(layout: Layout, shown: Frame) -> float:
-    """How much longer the deepest net of a panel is than the shallowest, over all panels."""
-    facets = [axis.name for axis in (layout.columns, *layout.rows) if axis]
+    """How much longer the deepest net is than the shallowest among panels that share a horizontal axis."""
+    facets = [] if layout.wrap else [axis.name for axis in layout.rows]
     groups = [group for _, group in shown.groupby(facets, observed=True)] if facets else [shown]
     return max((group["last"].max() + 1) / (group["last"].min() + 1) for group in groups)
 
@@ -114,15 +114,15 @@ def by_layer(
     """Median, minimum and maximum over seeds of a column of `layers`, by cell and layer.
 
     `step` is `first` (initialization) or `last` (the end of training; runs that are not done are left out). Deep nets are
-    thinned to what a figure can show. `x` is the layer, or layer / last layer when the depths of a panel differ more than
-    fivefold.
+    thinned to what a figure can show. `x` is the layer, or layer / last layer when the depths of a row of panels differ more
+    than fivefold.
     """
     layout = layout or choose(info, runs)
     shown = layout.select(tables.chosen(tables.labeled(info, runs)))
     if step == "last":
         shown = shown[shown["status"].isin(["finished", "diverged"])]
     names = tables.keys(info)
-    rows = _at(layers.loc[layers["run"].isin(shown["run"]), ["run", "step", "layer", column]], step)
+    rows = at_step(layers.loc[layers["run"].isin(shown["run"]), ["run", "step", "layer", column]], step)
     rows = rows.assign(last=rows.groupby("run")["layer"].transform("max"))
     if not len(rows):
         return pd.DataFrame(columns=[*names, "layer", "x", "median", "low", "high", "n"])

@@ -175,12 +175,14 @@ def write(
     *,
     verdicts: Sequence[Verdict] = (),
     theory: pd.DataFrame | None = None,
+    measures: pd.DataFrame | None = None,
 ) -> Path:
     """Write `index.html`, `figures/*.svg`, `figures/*.png` and `tables/*.csv` to a folder; give the path of the page.
 
     The arguments are the tables of a study as `cnnjax.study` stores them, the verdicts on its claims, which the page
-    shows first, and what theory predicts, which is drawn dashed; unfinished studies are welcome. The page needs nothing
-    but itself. Every file is written to a temporary name and renamed, the page last.
+    shows first, what theory predicts, which is drawn dashed, and the study's own measures, of which singular values get a
+    figure; unfinished studies are welcome. The page needs nothing but itself. Every file is written to a temporary name
+    and renamed, the page last.
 
     Raises:
       ValueError: there are no runs.
@@ -189,9 +191,8 @@ def write(
         raise ValueError("the table of runs is empty: run the study before its report")
     folder = Path(folder)
     cells = tables.cells(info, runs)
-    shown = [
-        _figure(plate, i, folder) for i, plate in enumerate(plates(info, runs, curves, layers, theory), 1)
-    ]
+    found = plates(info, runs, curves, layers, theory, measures)
+    shown = [_figure(plate, i, folder) for i, plate in enumerate(found, 1)]
     numbers = {"cells": cells, "runs": runs, "values": tables.margins(info, cells)}
     if verdicts:
         numbers["verdicts"] = words.frame(verdicts)

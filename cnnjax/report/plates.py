@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from cnnjax.frame import Frame, Info
-from cnnjax.report import captions, heatmap, scatter, tables
+from cnnjax.report import captions, heatmap, scatter, spectra, tables, trainability
 from cnnjax.report.curves import CURVES, by_step, draw_by_step
 from cnnjax.report.layers import QUANTITIES, by_layer, draw_by_layer, with_theory
 from cnnjax.report.layout import Layout, choose, slices
@@ -39,6 +39,7 @@ class _Study:
     curves: Frame
     layers: Frame
     theory: Frame | None
+    measures: Frame | None
 
     @property
     def trained(self) -> bool:
@@ -67,6 +68,32 @@ def _layer_plate(
         table,
         folded,
     )
+
+
+def _trainability(study: _Study) -> Plate | None:
+    """The map over sigma_w2 and depth; none where the study is no such grid."""
+    try:
+        table = trainability.by_depth(study.info, study.runs)
+    except ValueError:
+        return None
+    if table["train_accuracy"].isna().all():
+        return None
+    title = "Training accuracy over kernel variance and depth, and the depth that theory gives"
+    caption = captions.trainability(study.info, table)
+    figure = trainability.draw_by_depth(study.info, table)
+    return Plate("trainability", "lead", title, caption, captions.alternative(title, None), figure, table)
+
+
+def _spectra(study: _Study) -> Plate | None:
+    """The histograms of singular values, where the study measures them."""
+    measures = study.measures
+    if measures is None or not len(spectra.vectors(measures)):
+        return None
+    table = spectra.spectra(study.info, study.runs, measures)
+    title = "Singular values of the Jacobian at initialization"
+    caption = captions.singular_values(study.info, table)
+    figure = spectra.draw_spectra(study.info, table)
+    return Plate("singular_values", "lead", title, caption, captions.alternative(title, None), figure, table)
 
 
 def _gradients(study: _Study, layout: Layout) -> Iterator[Plate | None]:
@@ -148,9 +175,16 @@ def _outcome(study: _Study, cells: Frame, layout: Layout) -> Iterator[Plate | No
         yield Plate("ratio_against_accuracy", "outcome", title, caption, alternative, figure, points)
 
 
-def plates(info: Info, runs: Frame, curves: Frame, layers: Frame, theory: Frame | None = None) -> list[Plate]:
+def plates(
+    info: Info,
+    runs: Frame,
+    curves: Frame,
+    layers: Frame,
+    theory: Frame | None = None,
+    measures: Frame | None = None,
+) -> list[Plate]:
     """All figures that the tables of a study allow."""
-    study = _Study(info, runs, curves, layers, theory)
+    study = _Study(info, runs, curves, layers, theory, measures)
     layout = choose(info, runs)
     cells = tables.cells(info, runs)
     found: list[Plate | None] = [*_gradients(study, layout)]
@@ -159,4 +193,5 @@ def plates(info: Info, runs: Frame, curves: Frame, layers: Frame, theory: Frame 
     found += [*_signals(study, layout)]
     if study.trained:
         found += [*_curves(study, layout), *_outcome(study, cells, layout)]
+    found = [_trainability(study), _spectra(study), *found]
     return [plate for plate in found if plate is not None]

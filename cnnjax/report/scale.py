@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from cnnjax.frame import Frame
 from cnnjax.report import style
 
-__all__ = ["RELATIVE", "Range", "View", "limits_of", "set_ticks"]
+__all__ = ["RELATIVE", "Range", "View", "limits_of", "number", "set_ticks"]
 
 RELATIVE = "relative depth: 0 is the first layer, 1 the last"
 
@@ -59,7 +59,7 @@ def limits_of(table: Frame, view: View) -> Range:
     return Range(low - strip, low, high)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """The text of 10**value, as 0.02 or 2×10⁻⁴."""
     if -3 <= value < 4:
         return f"{10.0**value:.3g}"
@@ -78,7 +78,7 @@ def _decade_ticks(axes: Axes, limits: Range) -> None:
     # The lowest tick keeps clear of the name of the strip.
     lowest = low + 0.5 * (low - limits.low)
     ticks = [float(tick) for tick in found if lowest <= tick <= high]
-    texts = [style.power(tick) if wide else _number(tick) for tick in ticks]
+    texts = [style.power(tick) if wide else number(tick) for tick in ticks]
     if limits.low < low:
         axes.axhspan(limits.low, low, color="#f0f0f0", lw=0, zorder=0)
         ticks, texts = [limits.in_strip(0, 1), *ticks], ["zero", *texts]

@@ -13,7 +13,19 @@ from matplotlib.figure import Figure
 
 from cnnjax.report.tables import Axis
 
-__all__ = ["GRAY", "INK", "MARKERS", "WIDTH", "colors", "contrast", "power", "render", "styled"]
+__all__ = [
+    "CATEGORIES",
+    "GRAY",
+    "INK",
+    "MARKERS",
+    "SINGLE",
+    "WIDTH",
+    "colors",
+    "contrast",
+    "power",
+    "render",
+    "styled",
+]
 
 # Inches: the text width of a two-column paper.
 WIDTH = 7.2

@@ -1,6 +1,7 @@
 """What the figures and the words are made of: the tables of a study, reduced to one row per cell of its grid."""
 
 import math
+import re
 from dataclasses import dataclass
 from numbers import Real
 
@@ -67,6 +68,9 @@ def label(value: object) -> str:
 
 
 def _is_number(value: object) -> bool:
+    """Whether a value is a number, or a variant is called by one."""
+    if isinstance(value, str):
+        return re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value) is not None
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 

@@ -6,7 +6,11 @@ Settings: circular padding, neither norm nor skip, (sigma_w^2, sigma_b^2) = (1.0
 Smaller here: digits instead of MNIST, 16 channels, up to 500 layers, 80 steps. Statistics at 10,000 layers are in
 experiments/depth.py. The learning rate falls about as 1 / depth; lower precision (bf16, TF32) breaks it.
 Command: `cnnjax reproduce xiao2018`; `--tier full` takes MNIST at 1,000 to 10,000 layers, for a GPU.
-Found: nothing yet; this study has not been run.
+Found: at 500 layers delta-orthogonal kernels reach 0.881 [0.788, 0.974] on the validation split (3 seeds, lowest
+0.854), Gaussian ones stay at chance (0.104), 0.78 [0.67, 0.88] behind; at 100 layers 0.911 and 0.741. The first layer's
+mean squared gradient is 3.3 times the last hidden one's (0.52 [0.28, 0.75] orders of magnitude). Gaussian kernels lose
+1.1 orders there (mean over seeds, at most 1.3), too little to explain by itself why they fail. 2026-11-21, JAX 0.10.2,
+Python 3.11.7; 7 minutes of processor time.
 """
 
 import math

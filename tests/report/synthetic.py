@@ -36,6 +36,7 @@ def information(
             "Glorot and Bengio (2010), Understanding the difficulty of training deep feedforward networks"
         ],
         "axes": axes,
+        "config": {"model": "plain", "options": {"padding": "CIRCULAR"}, "grid": axes},
         "seeds": seeds,
         "learning_rates": rates,
         "steps": steps,
@@ -213,3 +214,35 @@ def partial(study: Study) -> Study:
     kept = runs.loc[done, "run"]
     curves, layers = (frame[frame["run"].isin(kept)] for frame in (study.curves, study.layers))
     return Study(info, runs, curves.reset_index(drop=True), layers.reset_index(drop=True))
+
+
+def gaussian(
+    sigma_w2: list[float], depths: list[int], *, options: dict[str, Any] | None = None, **make_options: Any
+) -> Study:
+    """A whole study over sigma_w2, by named variants, and depth: tanh networks of Gaussian kernels, sigma_b2 = 0.05."""
+    variants = {f"{value:g}": {"gain": math.sqrt(value)} for value in sigma_w2}
+    study = make(axes={"sigma_w2": list(variants), "depth": depths}, **make_options)
+    config = {
+        "model": "mlp",
+        "options": {
+            "activation": "tanh",
+            "initializer": "gaussian",
+            "bias_std": math.sqrt(0.05),
+            **(options or {}),
+        },
+        "grid": {"sigma_w2": variants, "depth": depths},
+    }
+    return study._replace(info=study.info | {"config": config})
+
+
+def singular_values(study: Study, rows: dict[str, np.ndarray]) -> pd.DataFrame:
+    """A table of measures as the study stores it: by a cell's first label, the spectra of its seeds `(seeds, values)`."""
+    axis = next(iter(study.info["axes"]))
+    frames = [
+        pd.DataFrame(
+            {"run": run["run"], "measure": "singular_values", "index": range(values.shape[1])}
+        ).assign(value=values[run["seed"]])
+        for _, run in study.runs.iterrows()
+        for values in [rows[run[axis]]]
+    ]
+    return pd.concat(frames, ignore_index=True)

@@ -1,11 +1,13 @@
 import sys
 
 import matplotlib
+import numpy as np
 import pytest
 
 from cnnjax.report import figures, style
 
-from .synthetic import Study
+from .synthetic import Study, gaussian, make, singular_values
+from .test_attribution import table
 
 BY_LAYER = [
     "gradient_by_layer",
@@ -16,7 +18,31 @@ BY_LAYER = [
 ]
 
 
+def spectra() -> matplotlib.figure.Figure:
+    study = make(axes={"activation": ["relu", "tanh"]}, steps=0)
+    values = np.random.default_rng(0).lognormal(size=(2, 3, 100))
+    measures = singular_values(study, {"relu": values[0], "tanh": values[1]})
+    return figures.singular_values(study.info, study.runs, measures)
+
+
+def contest() -> matplotlib.figure.Figure:
+    study = make(axes={"initializer": ["he_normal", "xavier_normal"], "depth": [10, 22, 30]})
+    return figures.initializer_curves(*study[:2], study.curves)
+
+
+OF_THEIR_OWN = {
+    "attribution": lambda: figures.attribution(table()),
+    "correlation_map": lambda: figures.correlation_map("tanh", sigma_w2=[1.0, 2.0], sigma_b2=0.05),
+    "initializer_curves": contest,
+    "phase_diagram": lambda: figures.phase_diagram("gelu", sigma_w2=(0.5, 2.5), sigma_b2=(0.2, 1.0)),
+    "singular_values": spectra,
+    "trainability_map": lambda: figures.trainability_map(*gaussian([1.0, 2.5], [4, 16])[:2]),
+}
+
+
 def draw(name: str, study: Study) -> matplotlib.figure.Figure:
+    if name in OF_THEIR_OWN:
+        return OF_THEIR_OWN[name]()
     function = getattr(figures, name)
     if name in BY_LAYER:
         return function(*study[:2], study.layers)
@@ -40,8 +66,6 @@ def test_same_tables_give_the_same_bytes(small: Study) -> None:
 
 
 def test_ten_thousand_layers_make_a_small_figure() -> None:
-    from .synthetic import make
-
     study = make(axes={"depth": [10, 100, 10_000]}, seeds=2, rates=(0.1,), steps=0)
     figure = figures.gradient_by_layer(*study[:2], study.layers)
     assert len(style.render(figure)["svg"]) < 100_000

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnjax.report import captions
+from cnnjax.report import captions, tables
 from cnnjax.report.layers import QUANTITIES, by_layer, draw_by_layer, relative, with_theory
 from cnnjax.report.layout import choose
 
@@ -57,6 +57,12 @@ def test_deep_networks_are_thinned_and_placed_by_relative_depth() -> None:
     assert deep["layer"].iloc[0] == 0 and deep["layer"].iloc[-1] == 1999
     assert (deep["x"].min(), deep["x"].max()) == (0, 1)
     assert list(line(table, depth="10")["layer"]) == list(range(10))
+
+
+def test_columns_of_other_depths_share_relative_depth() -> None:
+    study = make(axes={"gain": [1, 2, 3, 4, 5], "depth": [4, 40]}, seeds=1, rates=(0.1,), steps=0)
+    assert choose(*study[:2]).columns == tables.Axis("depth", ("4", "40"), True)
+    assert relative(by_layer(*study[:2], study.layers, column=COLUMN))
 
 
 def test_similar_depths_share_the_index(small: Study) -> None:

@@ -7,13 +7,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from cnnjax import report
 from cnnjax.report import answer
 
-from .synthetic import Study, make
+from .synthetic import Study, gaussian, make, singular_values
 
 
 class Reader(HTMLParser):
@@ -164,6 +165,33 @@ def test_empty_table_of_runs(small: Study, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the table of runs is empty: run the study before its report"):
         report.write(small.info, small.runs.head(0), small.curves, small.layers, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_grid_over_sigma_w2_and_depth_leads_with_its_map(tmp_path: Path) -> None:
+    study = gaussian([1.0, 2.5], [4, 16], seeds=1, rates=(0.1,))
+    text = report.write(*study, tmp_path).read_text()
+    assert text.index('id="trainability"') < text.index('id="gradient_by_layer"') < text.index("<h2>")
+    assert "6 times the depth scale" in text
+    table = pd.read_csv(tmp_path / "tables" / "trainability.csv")
+    # sigma_w2 = 1, sigma_b2 = 0.05: 6 xi_c = 21.8.
+    assert table.loc[table["sigma_w2"] == 1, "bound"].to_numpy() == pytest.approx(21.8, abs=0.05)
+
+
+def test_measured_singular_values_lead_the_page(tmp_path: Path) -> None:
+    study = make(axes={"activation": ["relu", "tanh"]}, seeds=2, rates=(0.1,), steps=0)
+    measures = singular_values(
+        study, {name: np.geomspace(0.1, 1, 20).reshape(2, 10) for name in ("relu", "tanh")}
+    )
+    text = report.write(*study, tmp_path, measures=measures).read_text()
+    assert text.index('id="singular_values"') < text.index('id="gradient_by_layer"') < text.index("<h2>")
+    assert pd.read_csv(tmp_path / "tables" / "singular_values.csv")["count"].sum() == 40
+
+
+def test_other_studies_and_measures_have_neither(page: Path, tmp_path: Path) -> None:
+    assert not {"trainability", "singular_values"} & {path.stem for path in page.parent.glob("figures/*")}
+    study = make(axes={"depth": [5]}, seeds=1, rates=(0.1,), steps=0)
+    number = pd.DataFrame({"run": [0], "measure": "singular_values", "index": 0, "value": 1.0})
+    assert 'id="singular_values"' not in report.write(*study, tmp_path, measures=number).read_text()
 
 
 def chromium() -> str:

@@ -36,6 +36,13 @@ def test_axes_keep_order_and_know_numbers(study: Study) -> None:
     assert found[0].text("none") == "norm none" and found[1].text("2") == "gain 2"
 
 
+def test_variants_called_by_numbers_are_numbers(study: Study) -> None:
+    variants = {"sigma_w2": ["0.5", "1", "1e-05", "-2"], "network": ["1 layer", "2"], "norm": ["none", "1"]}
+    found = tables.axes(study.info | {"axes": variants})
+    assert [axis.numeric for axis in found] == [True, False, False]
+    assert found[0].text("0.5") == "sigma w2 0.5"
+
+
 def test_chosen_is_one_run_per_cell_and_seed(study: Study) -> None:
     chosen = tables.chosen(study.runs)
     assert len(chosen) == study.runs["cell"].nunique() * 3
