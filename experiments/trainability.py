@@ -38,10 +38,10 @@ STUDY = Study(
         },
         "depth": [round(depth) for depth in np.geomspace(4, 128, 20)],
     },
-    learning_rates=[0.02],
+    learning_rates=[0.01, 0.0015],
     seeds=2,
-    steps=200,
-    record_every=100,
+    steps=180,
+    record_every=90,
     quick={
         "grid": {
             "sigma_w2": {f"{value:g}": {"gain": math.sqrt(value)} for value in (0.6, 1.8)},
@@ -50,6 +50,7 @@ STUDY = Study(
         "seeds": 1,
         "steps": 4,
         "record_every": 2,
+        "learning_rates": [0.01],
     },
 )
 

@@ -14,19 +14,25 @@ TEXT = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
-@pytest.mark.parametrize("block", BLOCKS[:2], ids=["layer", "probe"])
-def test_a_block_runs_by_itself(block, capsys):
+@pytest.mark.parametrize(
+    ("block", "printed"),
+    zip(BLOCKS[:3], ["", "stack[47]/layer", "ordered"], strict=True),
+    ids=["layer", "probe", "theory"],
+)
+def test_a_block_runs_by_itself(block, printed, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     # As a newcomer's process, without this suite's strictness.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile(block, "README.md", "exec"), {})
-    assert "stack[47]/layer" in capsys.readouterr().out or "F.conv" in block
+    assert printed in capsys.readouterr().out
+    assert (tmp_path / "correlation.png").exists() == (printed == "ordered")
 
 
 def test_the_study_can_be_planned_whole_and_quick(tmp_path):
     file = tmp_path / "my_study.py"
-    file.write_text(BLOCKS[2])
+    file.write_text(BLOCKS[3])
     study = load_study(file)
-    assert len(BLOCKS) == 3 and len(plan(study)) == 8
+    assert len(BLOCKS) == 4 and len(plan(study)) == 8
     assert RunOptions(quick=True).apply(study).steps == 4
     options = RunOptions(
         axis=(("activation", "tanh", "gelu"), ("skip", "no")), depths=(10, 20), data="cifar10"

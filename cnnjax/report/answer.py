@@ -15,6 +15,8 @@ LISTED = 6
 def _count(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
+    if noun[-1].isdigit():
+        return f"{number} values of {noun}"
     ending = "ies" if noun.endswith("y") else "es" if noun.endswith(("s", "x", "ch")) else "s"
     return f"{number} {noun[:-1] if noun.endswith('y') else noun}{ending}"
 

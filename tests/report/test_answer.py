@@ -145,3 +145,8 @@ def test_size(study: Study) -> None:
     assert answer.size(*study[:2]) == (
         "48 cells (3 activations × 2 initializers × 4 architectures × 2 depths), 3 seeds, 2 learning rates: 288 runs"
     )
+
+
+def test_size_of_an_axis_that_ends_in_a_digit() -> None:
+    info, runs = make(axes={"sigma_w2": [1, 2, 3]})[:2]
+    assert answer.size(info, runs).startswith("3 cells (3 values of sigma w2)")
