@@ -40,7 +40,7 @@ def kept(folder: Path) -> dict[str, Any]:
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
-    """The table in Markdown: a line for each claim, below it when and with what they were judged."""
+    """The table in Markdown, below it when and with what the claims were judged."""
     lines = ["| paper | claim | tested | printed | ours | n | verdict |", "| --- " * 7 + "|"]
     for result in sorted(results, key=lambda result: result["name"]):
         lines += _rows(result)
@@ -48,15 +48,25 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _rows(result: Mapping[str, Any]) -> Iterator[str]:
-    paper = f"`{result['name']}`"
-    for fields in result["verdicts"]:
-        verdict = Verdict.from_json(fields)
+    """A line for each claim with a number, and one for all those without."""
+    paper, without = f"`{result['name']}`", []
+    for verdict in map(Verdict.from_json, result["verdicts"]):
         words = texts(verdict)
-        mark = verdict.verdict if verdict.estimate else f"{verdict.verdict}: {words.note}"
+        if verdict.estimate is None:
+            without.append((f"{verdict.name} ({words.printed})", words.note))
+            continue
         count = words.count.rpartition("n = ")[-1]
-        cells = (paper, verdict.statement, verdict.criterion, words.printed, words.ours, count, mark)
-        yield "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+        judged = f"not tested: {words.note}" if verdict.verdict == "not tested" else verdict.verdict
+        yield _row(paper, verdict.statement, verdict.criterion, words.printed, words.ours, count, judged)
         paper = ""
+    if without:
+        claims, notes = ("; ".join(parts) for parts in zip(*without, strict=True))
+        reasons = "; ".join(dict.fromkeys(notes.split("; ")))
+        yield _row(paper, f"In other settings (printed): {claims}", "", "", "–", "", f"not tested: {reasons}")
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _circumstances(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:

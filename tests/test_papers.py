@@ -72,3 +72,13 @@ def test_isometry_against_sampled_matrices(rng):
 
 def test_isometry_is_lost_where_half_of_the_values_vanish():
     assert names("isometry2017")["spread"](np.array([3.0, 0.0, 0.0])) == np.inf
+
+
+def test_glorot_singular_value_of_a_linear_network_is_that_of_the_quarter_circle():
+    model = models.create("mlp", depth=6, width=256, activation="identity")
+    images = jnp.ones((2, 8, 8, 1))
+    made = variables(model, images, gain=1 / math.sqrt(3))
+    file = names("glorot2010")
+    found = jax.jit(lambda v: file["singular_value"](model, v, images, jnp.zeros(2), jax.random.key(0)))(made)
+    # The mean of n singular values fluctuates by about 1 / n.
+    assert found == pytest.approx(file["LINEAR"], rel=0.01)

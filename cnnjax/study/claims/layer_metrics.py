@@ -88,6 +88,11 @@ class AtLayer(LayerMetric):
     def __post_init__(self) -> None:
         check_column(self.column, probes.COLUMNS, "layers")
 
+    @property
+    def title(self) -> str:
+        """The column and the layer."""
+        return f"{self.column} of layer {self.layer}"
+
     def number(self, layers: Frame) -> float:
         """The entry.
 
