@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import tyro
 
 from cnnjax.commands import Data, Doctor, Report, Reproduce, Run, RunOptions, Summary
+from cnnjax.commands.usage import one_line
 
 if TYPE_CHECKING:
     from cnnjax.study import Study
@@ -51,7 +52,8 @@ def main(args: Sequence[str] | None = None) -> int:
       The exit status: 0; 1 where `doctor` finds something wrong; 2 for an error; 130 after an interruption.
     """
     args = sys.argv[1:] if args is None else list(args)
-    app = tyro.cli(App, prog="cnnjax", args=args or ["--help"], config=CONFIG)
+    with one_line("cnnjax"):
+        app = tyro.cli(App, prog="cnnjax", args=args or ["--help"], config=CONFIG)
     return _guarded(lambda: app.command(shlex.join(["cnnjax", *args])), debug=app.debug)
 
 
@@ -68,7 +70,8 @@ def main_of_study(study: "Study", args: Sequence[str] | None = None) -> NoReturn
     from cnnjax.commands.run import run_study
 
     args = sys.argv[1:] if args is None else list(args)
-    app = tyro.cli(StudyApp, description=study.question, args=args, config=CONFIG)
+    with one_line("cnnjax"):
+        app = tyro.cli(StudyApp, description=study.question, args=args, config=CONFIG)
     command = shlex.join(["python", sys.argv[0], *args])
     sys.exit(_guarded(lambda: run_study(study, app.options, command), debug=app.debug))
 

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from cnnjax.cli import main
+from cnnjax.commands.usage import flattened
 
 
 @pytest.mark.parametrize("args", [[], ["--help"]])
@@ -17,22 +18,43 @@ def test_help_lists_the_commands(args, capsys):
 
 
 @pytest.mark.parametrize(
-    ("args", "match"),
+    ("args", "words"),
     [
         (["runn", "x.py"], "Available subcommands: run, reproduce, report, data, summary, doctor"),
-        (["run", "x.py", "--batch-sizee", "3"], "--batch-size N"),
-        (["run"], "FILE"),
-        (["run", "x.py", "--seeds", "many"], "invalid literal|INT|int"),
+        (["run", "x.py", "--batch-sizee", "3"], "Perhaps you meant: --batch-size N"),
+        (["run"], "Missing from cnnjax run: FILE"),
+        (["run", "x.py", "--seeds", "many"], "Error parsing --seeds"),
         (["data", "remove", "mnist"], "prepare"),
+        (["reproduce", "he2015", "--tier", "smal"], "Expected one of ('small', 'full')"),
     ],
 )
-def test_mistyped_arguments(args, match, capsys):
+def test_mistyped_arguments_are_named_in_one_line(args, words, capsys):
     with pytest.raises(SystemExit) as exit:
         main(args)
     assert exit.value.code == 2
-    output = capsys.readouterr().err
-    assert "Traceback" not in output
-    assert any(text in output for text in match.split("|"))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("cnnjax: ") and captured.err.count("\n") == 1
+    assert words in captured.err and "│" not in captured.err and "helptext" in captured.err
+
+
+RULE = "-" * 20
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("something\n  is wrong.\n", "something is wrong"),
+        (
+            f" Value error\n {RULE}\n  it is\n  wrong.\n\n  Got errors:\n  - many\n {RULE}\n  see --help\n",
+            "it is wrong; see --help",
+        ),
+        (f"╭─ Value error ─╮\n│ it is\n│ wrong.\n│ {RULE}\n│ see --help\n╰───╯", "it is wrong; see --help"),
+    ],
+    ids=["no box", "ASCII", "box"],
+)
+def test_boxes_become_one_line(text, line):
+    assert flattened(text) == line
 
 
 def test_an_error_is_one_line(capsys):

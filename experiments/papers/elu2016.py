@@ -90,7 +90,9 @@ STUDY = Study(
     ],
     quick={"seeds": 1, "steps": 10, "record_every": 5, "learning_rates": [0.03]},
 )
-FULL = STUDY.replace(name="elu2016-full", data="mnist", steps=225_000, record_every=5000)
+FULL = STUDY.replace(
+    name="elu2016-full", data="mnist", learning_rates=[0.1, 0.03, 0.01], steps=225_000, record_every=5000
+)
 
 if __name__ == "__main__":
     main_of_study(STUDY)
