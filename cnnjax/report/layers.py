@@ -113,14 +113,15 @@ def by_layer(
 ) -> Frame:
     """Median, minimum and maximum over seeds of a column of `layers`, by cell and layer.
 
-    `step` is `first` (initialization) or `last` (the end of training; runs that are not done are left out). Deep nets are
+    `step` is `first` (initialization) or `last` (the end of training; runs that are not done are left out, and so are those
+    that diverged, whose numbers mean nothing: ReLU's derivative makes a gradient of zero out of NaN). Deep nets are
     thinned to what a figure can show. `x` is the layer, or layer / last layer when the depths of a row of panels differ more
     than fivefold.
     """
     layout = layout or choose(info, runs)
     shown = layout.select(tables.chosen(tables.labeled(info, runs)))
     if step == "last":
-        shown = shown[shown["status"].isin(["finished", "diverged"])]
+        shown = shown[shown["status"] == "finished"]
     names = tables.keys(info)
     rows = at_step(layers.loc[layers["run"].isin(shown["run"]), ["run", "step", "layer", column]], step)
     rows = rows.assign(last=rows.groupby("run")["layer"].transform("max"))

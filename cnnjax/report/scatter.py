@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnnjax.frame import Column, Frame, Info
-from cnnjax.report import panels, style, tables
+from cnnjax.report import panels, scale, style, tables
 from cnnjax.report.layout import Layout
 
 __all__ = ["draw_ratio_against_accuracy", "ratio_and_accuracy"]
@@ -59,7 +59,7 @@ def draw_ratio_against_accuracy(info: Info, table: Frame, layout: Layout) -> Fig
         _points(axes, own, edge, rank, color)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.power(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
     axes.set(
         ylim=(-0.03, 1.04),
         ylabel="test accuracy",
@@ -67,3 +67,8 @@ def draw_ratio_against_accuracy(info: Info, table: Frame, layout: Layout) -> Fig
     )
     panels.legend(figure, bare, lines=False)
     return figure
+
+
+def _power(exponent: float) -> str:
+    """As 10⁻², or 1.58 between the powers of ten."""
+    return style.power(exponent) if float(exponent).is_integer() else scale.number(exponent)

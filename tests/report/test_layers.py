@@ -110,3 +110,10 @@ def test_theory_is_drawn_dashed_and_named_in_the_caption(small: Study) -> None:
     assert len(drawn) == 8 and sum(np.isfinite(item.get_ydata()).any() for item in drawn) == 7
     caption = captions.by_layer(table, layout, "")
     assert "Dashed: mean-field theory" in caption and "does not cover: pooling." in caption
+
+
+def test_diverged_runs_are_left_out_of_the_end_alone(study: Study) -> None:
+    runs = study.runs.assign(status="diverged")
+    column = "gradient_log10_second_moment"
+    assert not len(by_layer(study.info, runs, study.layers, column=column, step="last"))
+    assert len(by_layer(study.info, runs, study.layers, column=column, step="first"))
