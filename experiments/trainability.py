@@ -6,6 +6,9 @@ only axis that needs a program of its own.
 
 Papers: Poole et al. 2016; Schoenholz et al. 2017.
 Command: `cnnjax run experiments/trainability.py`
+Cost: 1,600 runs of 140 steps in 20 programs; at 180 steps 19 minutes of processor time and 5.2 GiB (JAX 0.10.2).
+Expected: the border of the cells that train follows 6 xi_c on the ordered side (sigma_w^2 below 1.76) and stays somewhat
+below it on the chaotic one. At the critical line, where theory has no border, so few steps train 74 layers and not 107.
 """
 
 import math
