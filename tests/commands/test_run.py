@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import signal
@@ -64,7 +65,9 @@ def test_an_interruption_says_how_to_go_on(study_file, tmp_path, capsys, monkeyp
 def test_control_c_is_answered_at_once_and_the_study_goes_on(study_file, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, str(study_file), "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Processes in the background of a shell, this test's perhaps among them, ignore SIGINT, and so would their children.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
     assert process.stderr is not None
     for line in process.stderr:
         if "now" in line:
