@@ -50,7 +50,8 @@ class Program:
     @property
     def title(self) -> str:
         """The model and its options in words; the number of classes goes without saying."""
-        options = (f"{name}={value}" for name, value in self.options.items() if name != "num_classes")
+        known = {name: value for name, value in self.options.items() if name != "num_classes"}
+        options = (f"{name}={label(value) if callable(value) else value}" for name, value in known.items())
         return f"{self.model}({', '.join(options)})"
 
     def make_model(self, initializer: Any = None, **numbers: Any) -> models.Model:

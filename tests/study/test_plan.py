@@ -1,6 +1,7 @@
 import pytest
 
 from cnnjax import initializers
+from cnnjax.nn import GroupNorm
 from cnnjax.study import Study, plan
 
 
@@ -92,3 +93,8 @@ def test_two_values_with_one_name():
 def test_two_axes_that_set_the_same(grid):
     with pytest.raises(ValueError, match="of the grid both set 'depth': let one do it"):
         plan(Study(name="s", question="?", grid=grid))
+
+
+def test_the_title_names_what_is_made_by_a_function():
+    (program,) = plan(make(grid={"depth": [3]}, options={"norm": GroupNorm}))
+    assert program.title == "mlp(norm=GroupNorm, depth=3)"
