@@ -1,4 +1,3 @@
-import functools
 import json
 import os
 import signal
@@ -62,12 +61,19 @@ def test_an_interruption_says_how_to_go_on(study_file, tmp_path, capsys, monkeyp
     assert capsys.readouterr().err == expected
 
 
+# Processes in the background of a shell, those of the tests perhaps among them, ignore SIGINT, and so would their children.
+LISTENING = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_control_c_is_answered_at_once_and_the_study_goes_on(study_file, tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, str(study_file), "--out", str(out)]
-    # Processes in the background of a shell, this test's perhaps among them, ignore SIGINT, and so would their children.
-    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
+    command = [sys.executable, "-c", LISTENING, str(study_file), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if "now" in line:
