@@ -33,6 +33,12 @@ from cnnjax.probes.rules import REACH, Pair, line_rule, pair_rule
 SMALLEST_Q, LARGEST_Q = 1e-12, 1e18
 # Activations are evaluated on blocks of one size, so that each is compiled once.
 _BLOCK = 6400
+# Of a program that runs a few times XLA's optimizations cost more than they bring.
+_COMPILER_OPTIONS = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 _CHUNK = 128
 
 
@@ -70,10 +76,10 @@ class Response:
 
     @functools.cached_property
     def _sampled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Nodes x, their weights, and the columns whose expectations are `Moments`, `(nodes, 4)`."""
+        """Nodes x, their weights, and the rows whose expectations are `Moments`, `(4, nodes)`."""
         x, weights = line_rule(self.kinks)
         phi, slope = self.evaluate(x)
-        return x, weights, np.stack([phi, phi * phi, slope * slope, phi * slope * x], axis=1)
+        return x, weights, np.stack([phi, phi * phi, slope * slope, phi * slope * x])
 
     def moments(self, q: float | np.ndarray) -> Moments:
         """The moments at second moments `q` of the pre-activation, each between SMALLEST_Q and LARGEST_Q."""
@@ -85,13 +91,12 @@ class Response:
         return Moments(columns[0], columns[1], columns[2], columns[3] / q)
 
     def _integrate(self, q: np.ndarray) -> np.ndarray:
-        x, weights, columns = self._sampled
+        x, weights, rows = self._sampled
         reach = REACH * math.sqrt(q.max())
         inside = slice(*np.searchsorted(x, (-reach, reach)))
         density = np.exp(x[inside] ** 2 * (-0.5 / q[:, None])) * weights[inside]
-        # BLAS would share the short sums of a single q out to threads.
-        single = len(q) == 1
-        sums = np.einsum("qn,nk->qk", density, columns[inside]) if single else density @ columns[inside]
+        # einsum: BLAS would share such thin products out to threads.
+        sums = np.einsum("qn,kn->qk", density, rows[:, inside])
         return sums / np.sqrt(2 * math.pi * q)[:, None]
 
     @functools.cached_property
@@ -193,7 +198,7 @@ def _response(activation: str | Activation | Callable, kinks: tuple[float, ...] 
 def _in_float64(function: Callable, name: str) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """x -> (function(x), function'(x)) for NumPy arrays of one axis, on the CPU where there is one."""
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=_COMPILER_OPTIONS)
     def with_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.jvp(function, (x,), (jnp.ones_like(x),))
 

@@ -73,12 +73,17 @@ def pair_rule(
     if dimension is not None:
         density = (dimension - 2) / dimension * r * (1 - r * r / dimension) ** (dimension / 2 - 2)
     theta = math.acos(correlation)
-    starts, widths = _sectors(r, lines, theta)
+    # The line through the origin, alone, meets every circle at the same angles.
+    alike = len(lines) == 1
+    starts, widths = _sectors(r[:1] if alike else r, lines, theta)
+    # A line that a circle does not meet leaves sectors of no width.
+    circle, sector = np.nonzero(widths)
+    starts, widths = starts[circle, sector][:, None], widths[circle, sector][:, None]
     t, weights = _clustered(size)
-    phi = starts[..., None] + widths[..., None] * t
-    angular = widths[..., None] * weights / (2 * math.pi)
-    r, radial = r[:, None, None], (radial * density)[:, None, None]
-    return Pair((r * np.cos(phi)).ravel(), (r * np.cos(phi - theta)).ravel(), (radial * angular).ravel())
+    phi = starts + widths * t
+    circles = (slice(None), None, None) if alike else (circle, None)
+    radius, weight = r[circles], (radial * density)[circles] * (widths * weights / (2 * math.pi))
+    return Pair((radius * np.cos(phi)).ravel(), (radius * np.cos(phi - theta)).ravel(), weight.ravel())
 
 
 def _radial_rule(
