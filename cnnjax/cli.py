@@ -1,4 +1,4 @@
-"""The command line: `cnnjax run`, `reproduce`, `report`, `data`, `summary`, `doctor`; and that of a study by itself."""
+"""The command line: `cnnjax run`, `reproduce`, `report`, `data`, `models`, `summary`, `explain`, `doctor`; a study's."""
 
 import dataclasses
 import os
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import tyro
 
-from cnnjax.commands import Data, Doctor, Report, Reproduce, Run, RunOptions, Summary
-from cnnjax.commands.usage import one_line
+from cnnjax.commands import Data, Doctor, Explain, Models, Report, Reproduce, Run, RunOptions, Summary
+from cnnjax.commands.usage import one_line, until_closed
 
 if TYPE_CHECKING:
     from cnnjax.study import Study
@@ -28,7 +28,9 @@ Debug = Annotated[tyro.conf.CascadeSubcommandArgs[bool], tyro.conf.arg(help_beha
 class App:
     """Ablation studies of convolutional networks: where gradients vanish, layer by layer."""
 
-    command: Annotated[Run | Reproduce | Report | Data | Summary | Doctor, tyro.conf.arg(name="")]
+    command: Annotated[
+        Run | Reproduce | Report | Data | Models | Summary | Explain | Doctor, tyro.conf.arg(name="")
+    ]
     debug: Debug = False
     """Show the traceback of an error (so does CNNJAX_DEBUG=1)."""
 
@@ -52,7 +54,7 @@ def main(args: Sequence[str] | None = None) -> int:
       The exit status: 0; 1 where `doctor` finds something wrong; 2 for an error; 130 after an interruption.
     """
     args = sys.argv[1:] if args is None else list(args)
-    with one_line("cnnjax"):
+    with until_closed(), one_line("cnnjax"):
         app = tyro.cli(App, prog="cnnjax", args=args or ["--help"], config=CONFIG)
     return _guarded(lambda: app.command(shlex.join(["cnnjax", *args])), debug=app.debug)
 
@@ -70,7 +72,7 @@ def main_of_study(study: "Study", args: Sequence[str] | None = None) -> NoReturn
     from cnnjax.commands.run import run_study
 
     args = sys.argv[1:] if args is None else list(args)
-    with one_line("cnnjax"):
+    with until_closed(), one_line("cnnjax"):
         app = tyro.cli(StudyApp, description=study.question, args=args, config=CONFIG)
     command = shlex.join(["python", sys.argv[0], *args])
     sys.exit(_guarded(lambda: run_study(study, app.options, command), debug=app.debug))
@@ -78,7 +80,8 @@ def main_of_study(study: "Study", args: Sequence[str] | None = None) -> NoReturn
 
 def _guarded(action: Callable[[], int], *, debug: bool) -> int:
     try:
-        return action()
+        with until_closed():
+            return action()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -20,9 +20,9 @@ FAMILIES = {
     "mlp": {"model": "mlp", "width": 64, "norm": None},
     "plain": {"model": "plain", "width": 16, "norm": None},
     "plain + bn": {"model": "plain", "width": 16, "norm": "batch"},
-    "resnet no skip": {"model": "resnet", "width": 8, "skip": False},
-    "resnet": {"model": "resnet", "width": 8},
-    "pre-act resnet": {"model": "preact_resnet", "width": 8},
+    "resnet no skip": {"model": "cifar_resnet", "width": 8, "skip": False},
+    "resnet": {"model": "cifar_resnet", "width": 8},
+    "pre-act resnet": {"model": "cifar_preact_resnet", "width": 8},
 }
 LENET = {"model": "lenet5", "padding": "SAME", "activation": "relu", "initializer": "xavier_normal"}
 

@@ -5,10 +5,12 @@ JAX, pandas and matplotlib are imported when a command needs them, so that help 
 
 from cnnjax.commands.data import Data
 from cnnjax.commands.doctor import Doctor
+from cnnjax.commands.explain import Explain
+from cnnjax.commands.models import Models
 from cnnjax.commands.options import RunOptions
 from cnnjax.commands.report import Report
 from cnnjax.commands.reproduce import Reproduce
 from cnnjax.commands.run import Run
 from cnnjax.commands.summary import Summary
 
-__all__ = ["Data", "Doctor", "Report", "Reproduce", "Run", "RunOptions", "Summary"]
+__all__ = ["Data", "Doctor", "Explain", "Models", "Report", "Reproduce", "Run", "RunOptions", "Summary"]

@@ -19,9 +19,9 @@ SHOWN = 40
 WIDTH = 120
 
 
-def console() -> Console:
-    """The terminal, or a wide page where the output goes to a file."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+def console(*, width: int = WIDTH) -> Console:
+    """The terminal, or a page of that width where the output goes to a file."""
+    return Console(width=None if sys.stdout.isatty() else width, highlight=False)
 
 
 def print_result(info: Info, runs: Frame, page: Path, judged: Sequence[Verdict] = ()) -> None:

@@ -2,19 +2,19 @@
 
 import collections
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 from jax.ad_checkpoint import checkpoint_name
 
 from cnnjax import functional as F
 from cnnjax.commands.reach import Field, Span, follow
-from cnnjax.nn import Activation, Stack
+from cnnjax.nn import Activation, ConvTranspose, Stack
 
 Path = tuple[str, ...]
 Shape = tuple[int, ...]
@@ -30,7 +30,8 @@ class Row:
       output: shape for one image.
       kernel: shape of one, without the axes of stacks; None where there is none.
       fields: receptive fields of the output of the first and of the last repetition.
-      parameters, flops, output_bytes: of all repetitions; FLOPs and outputs for one image, in float32.
+      parameters, multiply_adds, backward_multiply_adds, output_bytes: of all repetitions, for one image, in float32. Back
+        through a kernel there are two products, for its gradient and for its input's; the images' own is not needed.
     """
 
     name: str
@@ -39,17 +40,27 @@ class Row:
     kernel: Shape | None
     fields: tuple[Field, Field]
     parameters: int
-    flops: int
+    multiply_adds: int
+    backward_multiply_adds: int
     output_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Forward, a multiply-add as 2."""
+        return 2 * self.multiply_adds
 
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """A module that owns parameters, or an activation: its path, its shapes in and out, and its parameters by name."""
+    """A module that owns parameters, or an activation: its path, its shapes in and out, and its parameters by name.
+
+    `products` are the spatial axes that each entry of its kernel is multiplied at.
+    """
 
     path: Path
     input: Shape
     output: Shape
+    products: Shape
     parameters: Mapping[str, jax.ShapeDtypeStruct]
 
 
@@ -79,7 +90,8 @@ class _Trace:
             return next_function(*args, **kwargs)
         name = "/".join(path)
         y = next_function(checkpoint_name(args[0], f"into {name}"), *args[1:], **kwargs)
-        self.parts[path] = _Part(path, args[0].shape, y.shape, self._owned.get(path, {}))
+        products = args[0].shape[1:-1] if isinstance(module, ConvTranspose) else y.shape[1:-1]
+        self.parts[path] = _Part(path, args[0].shape, y.shape, products, self._owned.get(path, {}))
         return checkpoint_name(y, name)
 
     def _mark(self, name: str, field: Field) -> Field:
@@ -97,20 +109,55 @@ class _Trace:
         return sorted((stack for stack in self.stacks if path[: len(stack)] == stack), key=len)
 
 
-def rows(model: nn.Module, image: Sequence[int]) -> list[Row]:
+def rows(model: nn.Module, image: Sequence[int], *, dtype: str = "float32") -> list[Row]:
     """The layers of a model in the order of execution, those of a stack once.
 
     Args:
       model: called as `model(images, train=...)`.
       image: shape of one image, `(*spatial, channels)`.
+      dtype: of the images.
 
     Raises:
       ValueError: the model does not take such images.
     """
-    images = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+    if getattr(model, "remat", False):
+        # The same network; but a checkpointed stack may run blocks past its end, which let everything through.
+        model = model.clone(remat=False)
+    images = jax.ShapeDtypeStruct((1, *image), dtype)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     trace = _Trace(model, variables, images)
-    return [_row(trace, parts) for parts in _layers(trace)]
+    found = [_row(trace, parts) for parts in _layers(trace)]
+    first = next((i for i, row in enumerate(found) if row.kernel is not None), None)
+    if first is not None:
+        found[first] = dataclasses.replace(found[first], backward_multiply_adds=found[first].multiply_adds)
+    return found
+
+
+def folded(rows: Sequence[Row], depth: int) -> list[Row]:
+    """One row for all neighboring layers whose names begin with the same `depth` parts."""
+
+    def place(row: Row) -> str:
+        return "/".join(row.name.split("/")[:depth])
+
+    return [_sum(name, list(group)) for name, group in itertools.groupby(rows, place)]
+
+
+def _sum(name: str, rows: Sequence[Row]) -> Row:
+    if len(rows) == 1:
+        return dataclasses.replace(rows[0], name=name)
+    sums = {
+        column: sum(getattr(row, column) for row in rows)
+        for column in ("parameters", "multiply_adds", "backward_multiply_adds", "output_bytes")
+    }
+    repeats = math.gcd(*(row.repeats for row in rows))
+    return dataclasses.replace(
+        rows[-1],
+        name=name,
+        repeats=repeats,
+        kernel=None,
+        fields=(rows[0].fields[0], rows[-1].fields[1]),
+        **sums,
+    )
 
 
 def _layers(trace: _Trace) -> Iterator[list[_Part]]:
@@ -134,6 +181,7 @@ def _row(trace: _Trace, parts: Sequence[_Part]) -> Row:
     kernels = [
         part.parameters["kernel"].shape[len(stacks) :] for part in parts if "kernel" in part.parameters
     ]
+    multiply_adds = repeats * sum(_multiply_adds(part, len(stacks)) for part in parts)
     return Row(
         name=_name(last.path[:-1] or last.path, trace, stacks),
         repeats=repeats,
@@ -141,20 +189,23 @@ def _row(trace: _Trace, parts: Sequence[_Part]) -> Row:
         kernel=kernels[0] if kernels else None,
         fields=(trace.fields[last.path][0], trace.fields[last.path][-1]),
         parameters=sum(F.parameter_count(part.parameters) for part in parts),
-        flops=repeats * sum(_flops(part, len(stacks)) for part in parts),
+        multiply_adds=multiply_adds,
+        backward_multiply_adds=2 * multiply_adds,
         output_bytes=repeats * F.activation_bytes([part.output[1:] for part in parts]),
     )
 
 
-def _flops(part: _Part, stacks: int) -> int:
-    """Of one image: each entry of the kernel is multiplied and added once at every position of the output."""
+def _multiply_adds(part: _Part, stacks: int) -> int:
+    """Of one image: each entry of the kernel is multiplied and added once at every position of the output.
+
+    Of a transposed convolution: of the input.
+    """
     if "kernel" not in part.parameters:
         return 0
     kernel = part.parameters["kernel"].shape[stacks:]
-    positions = part.output[1:-1]
     if len(kernel) == 2:
-        return math.prod(positions) * F.dense_flops(*kernel)
-    return F.conv_flops(positions, kernel[:-2], *kernel[-2:])
+        return math.prod(part.products) * math.prod(kernel)
+    return F.conv_flops(part.products, kernel[:-2], *kernel[-2:]) // 2
 
 
 def _name(path: Path, trace: _Trace, stacks: Sequence[Path]) -> str:

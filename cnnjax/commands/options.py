@@ -105,6 +105,30 @@ def parse_value(text: str) -> Any:
         return WORDS.get(text.lower(), text)
 
 
+def parse_shape(text: str, name: str) -> tuple[int, ...]:
+    """The shape of an image, "32,32,3" or "32x32x3". `name`: of the argument, for the message.
+
+    Raises:
+      ValueError: not positive integers.
+    """
+    parts = text.replace("x", ",").split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"{name} takes the size of each axis and the channels, as in 32,32,3; got {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def parse_option(word: str) -> tuple[str, Any]:
+    """A word NAME=VALUE of the command line.
+
+    Raises:
+      ValueError: it is none.
+    """
+    name, equals, value = word.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"--option takes NAME=VALUE, as in depth=50; got {word!r}")
+    return name, parse_value(value)
+
+
 def _values(study: "Study", name: str, words: list[str]) -> Any:
     """The values of an axis that the study has."""
     from cnnjax.functional.names import lookup

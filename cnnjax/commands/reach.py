@@ -71,8 +71,10 @@ def _outputs(equation: Any, known: list[Field | None], mark: Mark) -> Sequence[F
     if rule is not None and known[0]:
         return [rule(parameters, known, shapes)]
     merged = _merged([field for field in known if field is not None])
-    sizes = {shape[1:-1] for shape, field in zip(shapes, known, strict=True) if field}
-    return [merged if {variable.aval.shape[1:-1]} == sizes else () for variable in equation.outvars]
+    # The channels may be split and joined again, as a shuffle does.
+    spatial = slice(1, 1 + len(merged))
+    sizes = {shape[spatial] for shape, field in zip(shapes, known, strict=True) if field}
+    return [merged if {variable.aval.shape[spatial]} == sizes else () for variable in equation.outvars]
 
 
 def _scanned(equation: Any, known: list[Field | None], mark: Mark) -> list[Field | None]:

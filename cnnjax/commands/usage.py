@@ -1,7 +1,8 @@
-"""An error of the command line in one line, where tyro draws a box."""
+"""How a command line ends that is wrong, in one line where tyro draws a box, or whose reader has gone."""
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator
 
@@ -25,6 +26,22 @@ def one_line(program: str) -> Iterator[None]:
         if box.getvalue():
             print(f"{program}: {flattened(box.getvalue())}", file=sys.stderr)
         raise
+
+
+@contextlib.contextmanager
+def until_closed() -> Iterator[None]:
+    """Ends the process in silence once nobody reads its output any more, as in `cnnjax --help | head`.
+
+    Raises:
+      SystemExit: with the status of a process that SIGPIPE ended.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + 13)
 
 
 def flattened(box: str) -> str:

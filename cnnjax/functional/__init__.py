@@ -2,11 +2,13 @@
 
 from cnnjax.functional.activation import (
     ACTIVATIONS,
+    HARD_SIGMOID,
     Activation,
     derivative,
     elu,
     gelu,
     get_activation,
+    hard_sigmoid,
     hard_swish,
     identity,
     leaky_relu,
@@ -19,6 +21,7 @@ from cnnjax.functional.activation import (
     softsign,
     tanh,
 )
+from cnnjax.functional.channels import channel_shuffle
 from cnnjax.functional.conv import conv, conv_transpose, convolve, depthwise_conv, separable_conv
 from cnnjax.functional.dropout import drop_path, dropout, dropout_channels
 from cnnjax.functional.filters import (
@@ -50,6 +53,7 @@ from cnnjax.functional.pool import (
 )
 from cnnjax.functional.shapes import (
     activation_bytes,
+    ceil_padding,
     conv_flops,
     conv_parameters,
     dense_flops,
@@ -75,6 +79,7 @@ from cnnjax.functional.tap import new_slot, tap
 
 __all__ = [
     "ACTIVATIONS",
+    "HARD_SIGMOID",
     "Activation",
     "Moments",
     "accuracy",
@@ -85,6 +90,8 @@ __all__ = [
     "batch_norm",
     "binary_cross_entropy",
     "box_blur",
+    "ceil_padding",
+    "channel_shuffle",
     "check_labels",
     "conv",
     "conv_flops",
@@ -109,6 +116,7 @@ __all__ = [
     "global_avg_pool",
     "global_max_pool",
     "group_norm",
+    "hard_sigmoid",
     "hard_swish",
     "horizontal_edge",
     "identity",

@@ -107,6 +107,11 @@ def relu6(x: jax.Array) -> jax.Array:
     return jax.nn.relu6(x)
 
 
+def hard_sigmoid(x: jax.Array) -> jax.Array:
+    """relu6(x + 3) / 6 (Howard et al. 2019, section 5.2)."""
+    return jnp.clip(x + 3, 0, 6) / 6
+
+
 @dataclass(frozen=True)
 class Activation:
     """An activation and what the theory of signal propagation needs to know of it.
@@ -138,7 +143,20 @@ class Activation:
         `torch.nn.init.calculate_gain` agrees for the ReLU family only. Elsewhere it is empirical: 5/3 for
         tanh (1.5925 here), 1 for sigmoid (1.8462 here), 3/4 for SELU (1 here).
         """
-        return 1 / math.sqrt(gaussian_mean(lambda z: self.reference(z) ** 2, splits=self.kinks))
+        return 1 / math.sqrt(self._second_moment)
+
+    @cached_property
+    def variance_gain(self) -> float:
+        """1 / sqrt(Var[phi(z)]), z standard normal: phi times this has variance 1 (Brock et al. 2021a, section 4.3).
+
+        For kernels whose fans have mean 0, so that the mean of phi does not pass; for ReLU sqrt(2 / (1 - 1 / pi)).
+        """
+        mean = gaussian_mean(self.reference, splits=self.kinks)
+        return 1 / math.sqrt(self._second_moment - mean**2)
+
+    @cached_property
+    def _second_moment(self) -> float:
+        return gaussian_mean(lambda z: self.reference(z) ** 2, splits=self.kinks)
 
 
 def gaussian_mean(function: Callable[[np.ndarray], np.ndarray], *, splits: Sequence[float] = ()) -> float:
@@ -222,3 +240,7 @@ _ROWS = (
     Activation("relu6", relu6, lambda z: np.clip(z, 0, 6), kinks=(0, 6)),
 )
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType({row.name: row for row in _ROWS})
+HARD_SIGMOID = Activation(
+    "hard_sigmoid", hard_sigmoid, lambda z: np.clip(z + 3, 0, 6) / 6, max_slope=1 / 6, kinks=(-3, 3)
+)
+"""Of gates (`nn.SqueezeExcite`); the table holds what the layers of a network may have."""

@@ -148,7 +148,7 @@ def separable_conv(
     dilation: int | Sequence[int] = 1,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """A depthwise convolution, then a 1x1 convolution that mixes the channels (Chollet 2017, section 3).
+    """A depthwise convolution, then a 1x1 convolution that mixes the channels (Chollet 2017, section 1.2).
 
     Args:
       x: `(batch, *spatial, in_channels)`.

@@ -230,6 +230,8 @@ def _reduce_bins(x: jax.Array, reduce: Callable[..., jax.Array], output_size: Wi
     bins = per_axis(output_size, rank, "output_size")
     for axis in reversed(range(rank)):
         size, count = x.shape[axis + 1], bins[axis]
+        if size == count:
+            continue
         edges = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
         pieces = [reduce(lax.slice_in_dim(x, low, high, axis=axis + 1), axis=axis + 1) for low, high in edges]
         x = lax.concatenate(pieces, axis + 1)

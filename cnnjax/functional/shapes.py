@@ -108,6 +108,22 @@ def same_padding(size: Axes, window: Axes, *, stride: Axes = 1, dilation: Axes =
     return _Sliding.of(size, window, stride, dilation).pads("SAME")
 
 
+def ceil_padding(size: Axes, window: Axes, *, stride: Axes = 1, padding: int = 0) -> Pairs:
+    """Return the (low, high) padding of each axis with which a last window that reaches over the end counts, too.
+
+    The output has ceil((size + 2 padding - window) / stride) + 1 entries, or one less where that last window would begin
+    behind the input (Caffe's pooling; `ceil_mode` of torch). Raises TypeError or ValueError as `output_size` does.
+    """
+    sliding = _Sliding.of(size, window, stride, 1)
+    pairs = []
+    for n, w, s in zip(sliding.size, sliding.window, sliding.stride, strict=True):
+        steps = -(-(n + 2 * padding - w) // s)
+        if steps * s >= n + padding:
+            steps -= 1
+        pairs.append((padding, max(steps * s + w - n - padding, padding)))
+    return tuple(pairs)
+
+
 def receptive_field(layers: Iterable[tuple[Any, ...]], *, size: int | None = None) -> list[ReceptiveField]:
     """Return the receptive field of the input (1, 1, 0) and after each layer, along one axis.
 

@@ -6,37 +6,105 @@ from types import MappingProxyType
 from typing import Any
 
 from cnnjax.functional.names import lookup
-from cnnjax.models.base import Model
-from cnnjax.models.keras_cnn import KerasCifarCNN
-from cnnjax.models.lenet import LeNet5
-from cnnjax.models.mlp import MLP
-from cnnjax.models.plain import Plain
-from cnnjax.models.resnet import PreActResNet, ResNet
+from cnnjax.models import (
+    alexnet,
+    c3d,
+    cifar_bottleneck,
+    cifar_resnet,
+    convnext,
+    deepsea,
+    densenet,
+    efficientnet,
+    fixup_resnet,
+    googlenet,
+    inception_v3,
+    keras_cnn,
+    lenet,
+    m5,
+    mlp,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    nf_resnet,
+    plain,
+    preact_resnet,
+    resnet,
+    resnet3d,
+    shufflenet_v1,
+    shufflenet_v2,
+    squeezenet,
+    text_cnn,
+    unet,
+    vgg,
+    wide_resnet,
+)
+from cnnjax.models.base import Model, Variant
+from cnnjax.models.counts import PARAMETERS
+from cnnjax.models.twins import Difference, difference, twins
 
-__all__ = ["MODELS", "Model", "create", "names", "options"]
+__all__ = [
+    "PARAMETERS",
+    "VARIANTS",
+    "Difference",
+    "Model",
+    "Variant",
+    "create",
+    "difference",
+    "names",
+    "options",
+    "twins",
+]
 
-MODELS: Mapping[str, type[Model]] = MappingProxyType(
-    {
-        "keras_cifar_cnn": KerasCifarCNN,
-        "lenet5": LeNet5,
-        "mlp": MLP,
-        "plain": Plain,
-        "preact_resnet": PreActResNet,
-        "resnet": ResNet,
-    }
+_FILES = (
+    alexnet,
+    c3d,
+    cifar_bottleneck,
+    cifar_resnet,
+    convnext,
+    deepsea,
+    densenet,
+    efficientnet,
+    fixup_resnet,
+    googlenet,
+    inception_v3,
+    keras_cnn,
+    lenet,
+    m5,
+    mlp,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    nf_resnet,
+    plain,
+    preact_resnet,
+    resnet,
+    resnet3d,
+    shufflenet_v1,
+    shufflenet_v2,
+    squeezenet,
+    text_cnn,
+    unet,
+    vgg,
+    wide_resnet,
+)
+
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {name: variant for file in _FILES for name, variant in file.VARIANTS.items()}
 )
 """Every model by its name."""
 
 
 def names() -> list[str]:
     """The names that `create` knows."""
-    return sorted(MODELS)
+    return sorted(VARIANTS)
 
 
 def options(name: str) -> dict[str, Any]:
     """The options of a model with their defaults. An option has the same name in every model that has it."""
-    fields = dataclasses.fields(lookup(MODELS, name, "model"))
-    return {field.name: field.default for field in fields if field.name not in ("name", "parent")}
+    variant = lookup(VARIANTS, name, "model")
+    fields = dataclasses.fields(variant.family)
+    defaults = {field.name: field.default for field in fields if field.name not in ("name", "parent")}
+    return {**defaults, **variant.options}
 
 
 def create(name: str, /, **chosen: Any) -> Model:
@@ -44,7 +112,7 @@ def create(name: str, /, **chosen: Any) -> Model:
 
     Args:
       name: one of `names()`.
-      **chosen: any of `options(name)`.
+      **chosen: any of `options(name)`, in the place of its defaults.
 
     Raises:
       ValueError: an unknown name or option (with the nearest one), or a value that does not fit.
@@ -53,6 +121,7 @@ def create(name: str, /, **chosen: Any) -> Model:
     known = options(name)
     for option in chosen:
         lookup(known, option, f"option of {name}")
-    model = MODELS[name](**chosen)
+    variant = VARIANTS[name]
+    model = variant.family(**{**variant.options, **chosen})
     model.check()
     return model

@@ -6,7 +6,7 @@ import jax
 from cnnjax import functional as F
 from cnnjax.functional.padding import Padding
 from cnnjax.initializers import Choice
-from cnnjax.models.base import Model, check_padding, flatten
+from cnnjax.models.base import Model, Variant, check_padding, flatten
 
 
 class KerasCifarCNN(Model, kw_only=True):
@@ -34,3 +34,8 @@ class KerasCifarCNN(Model, kw_only=True):
         x = self._conv_layer(64, 3, padding=self.padding, name="conv3")(x, train=train)
         x = self._dense_layer(64, name="dense")(flatten(x), train=train)
         return self._head(x)
+
+
+VARIANTS = {
+    "keras_cifar_cnn": Variant(KerasCifarCNN, {}, image=(32, 32, 3), paper="TensorFlow tutorials, images/cnn")
+}

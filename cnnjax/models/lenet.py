@@ -6,7 +6,7 @@ import jax
 from cnnjax import functional as F
 from cnnjax.functional.padding import Padding
 from cnnjax.initializers import Choice
-from cnnjax.models.base import Model, check_padding, flatten
+from cnnjax.models.base import Model, Variant, check_padding, flatten
 
 
 class LeNet5(Model, kw_only=True):
@@ -38,3 +38,6 @@ class LeNet5(Model, kw_only=True):
         for name, features in (("c5", 120), ("f6", 84)):
             x = self._dense_layer(features, name=name)(x, train=train)
         return self._head(x)
+
+
+VARIANTS = {"lenet5": Variant(LeNet5, {}, image=(32, 32, 1), paper="LeCun et al. 1998, doi:10.1109/5.726791")}

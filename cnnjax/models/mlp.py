@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 
-from cnnjax.models.base import Model, check_depth, flatten
+from cnnjax.models.base import Model, Variant, check_depth, flatten
 from cnnjax.models.plain import Cell
 from cnnjax.nn import Stack
 
@@ -43,3 +43,10 @@ class MLP(Model, kw_only=True):
         )
         x = Stack(cell, self.depth - 2, scan=self.scan, remat=self.remat, name="stack")(x, train=train)
         return self._head(x)
+
+
+VARIANTS = {
+    "mlp": Variant(
+        MLP, {}, image=(28, 28, 1), paper="Glorot & Bengio 2010, proceedings.mlr.press/v9/glorot10a"
+    )
+}

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from cnnjax.functional.padding import Padding
-from cnnjax.models.base import Model, check_depth, check_padding, flatten
+from cnnjax.models.base import Model, Variant, check_depth, check_padding, flatten
 from cnnjax.nn import Layer, Stack
 
 
@@ -65,3 +65,13 @@ class Plain(Model, kw_only=True):
         cell = functools.partial(Cell, functools.partial(conv_layer, name="layer"), self.skip)
         x = Stack(cell, self.depth - 2, scan=self.scan, remat=self.remat, name="stack")(x, train=train)
         return self._head(flatten(x))
+
+
+VARIANTS = {
+    "plain": Variant(
+        Plain,
+        {},
+        image=(32, 32, 3),
+        paper="He et al. 2015, arXiv:1502.01852; Xiao et al. 2018, arXiv:1806.05393",
+    )
+}

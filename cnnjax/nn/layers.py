@@ -5,7 +5,8 @@
 `partial(he_normal, activation="tanh")`, which is told the layer's number of groups, or an initializer.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -20,13 +21,23 @@ from cnnjax.functional.padding import Padding, per_axis
 Sizes = int | Sequence[int]
 
 
-def _operands(
+@contextlib.contextmanager
+def located(layer: nn.Module) -> Iterator[None]:
+    """Errors of a function say in which layer it was called."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"in layer {'/'.join(layer.path) or type(layer).__name__}: {error}") from None
+
+
+def operands(
     layer: Any, x: jax.Array, shape: tuple[int, ...], *, groups: int = 1
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """`x`, and the kernel of that shape and the bias that `layer` owns, in the type of its computation.
 
     Raises:
       TypeError: that type is not decided: `x` is not floating point and `layer.dtype` is None.
+      ValueError: the layer has a kernel already, of another shape.
     """
     dtype = x.dtype if layer.dtype is None else layer.dtype
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -34,6 +45,13 @@ def _operands(
             f"the input of {type(layer).__name__} must be floating point; got {x.dtype} with dtype={layer.dtype}: use "
             "x.astype(jnp.float32) / 255, or cnnjax.data.normalize"
         )
+    if layer.has_variable("params", "kernel"):
+        made = layer.get_variable("params", "kernel").shape
+        if made != shape:
+            raise ValueError(
+                f"its kernel has shape {made}, and an input of {x.shape[-1]} channels takes {shape}: these variables were "
+                "made for images of another number of channels or another size"
+            )
     kernel_init = initializers.initializer(layer.kernel_init, groups=groups)
     kernel = layer.param("kernel", kernel_init, shape, jnp.float32).astype(dtype)
     if not layer.use_bias:
@@ -67,7 +85,8 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x`: `(..., in_features)` -> `(..., features)`."""
-        x, kernel, bias = _operands(self, x, (x.shape[-1], self.features))
+        with located(self):
+            x, kernel, bias = operands(self, x, (x.shape[-1], self.features))
         y = jnp.matmul(x, kernel, precision=self.precision)
         return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
@@ -97,18 +116,19 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x`: `(batch, *spatial, in_channels)` -> `(batch, *output spatial, features)`."""
-        if x.shape[-1] % self.groups:
-            raise ValueError(f"{x.shape[-1]} input channels do not divide into {self.groups} groups")
-        window = per_axis(self.window, x.ndim - 2, "window")
-        shape = (*window, x.shape[-1] // self.groups, self.features)
-        return F.conv(
-            *_operands(self, x, shape, groups=self.groups),
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            precision=self.precision,
-        )
+        with located(self):
+            if x.shape[-1] % self.groups:
+                raise ValueError(f"{x.shape[-1]} input channels do not divide into {self.groups} groups")
+            window = per_axis(self.window, x.ndim - 2, "window")
+            shape = (*window, x.shape[-1] // self.groups, self.features)
+            return F.conv(
+                *operands(self, x, shape, groups=self.groups),
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                groups=self.groups,
+                precision=self.precision,
+            )
 
 
 class DepthwiseConv(nn.Module):
@@ -132,14 +152,15 @@ class DepthwiseConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x`: `(batch, *spatial, channels)` -> `(batch, *output spatial, channels * multiplier)`."""
         channels = x.shape[-1]
-        shape = (*per_axis(self.window, x.ndim - 2, "window"), 1, channels * self.multiplier)
-        return F.depthwise_conv(
-            *_operands(self, x, shape, groups=channels),
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            precision=self.precision,
-        )
+        with located(self):
+            shape = (*per_axis(self.window, x.ndim - 2, "window"), 1, channels * self.multiplier)
+            return F.depthwise_conv(
+                *operands(self, x, shape, groups=channels),
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                precision=self.precision,
+            )
 
 
 class SeparableConv(nn.Module):
@@ -193,14 +214,42 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`x`: `(batch, *spatial, in_channels)` -> `(batch, *upsampled spatial, features)`."""
-        shape = (*per_axis(self.window, x.ndim - 2, "window"), x.shape[-1], self.features)
-        return F.conv_transpose(
-            *_operands(self, x, shape),
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            precision=self.precision,
-        )
+        with located(self):
+            shape = (*per_axis(self.window, x.ndim - 2, "window"), x.shape[-1], self.features)
+            return F.conv_transpose(
+                *operands(self, x, shape),
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                precision=self.precision,
+            )
+
+
+class Pool(nn.Module):
+    """A pooling with a name of its own, for errors and for `probes.features`; it has no parameters.
+
+    Attributes:
+      window, stride, padding: as in `functional.max_pool`.
+      ceil: whether a last window that reaches over the end counts (see `functional.ceil_padding`); `padding` is an int then.
+      function: `functional.max_pool`, `avg_pool` or `lp_pool`.
+    """
+
+    window: Sizes
+    stride: Sizes | None = None
+    padding: Padding = "VALID"
+    ceil: bool = False
+    function: Callable[..., jax.Array] = F.max_pool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`x`: `(batch, *spatial, channels)` -> `(batch, *output spatial, channels)`."""
+        stride = self.window if self.stride is None else self.stride
+        with located(self):
+            padding = self.padding
+            if self.ceil:
+                amount = padding if isinstance(padding, int) else 0
+                padding = F.ceil_padding(x.shape[1:-1], self.window, stride=stride, padding=amount)
+            return self.function(x, self.window, stride=stride, padding=padding)
 
 
 class Dropout(nn.Module):

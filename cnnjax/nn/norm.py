@@ -88,6 +88,21 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, *_scale_and_bias(self, x.shape[-1]), epsilon=self.epsilon)
 
 
+class ChannelNorm(nn.Module):
+    """`functional.layer_norm` over the channels of each position by itself (Ba et al. 2016, as Liu et al. 2022 use it).
+
+    Attributes:
+      epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`x`: `(batch, ..., channels)`; `train` changes nothing."""
+        return F.layer_norm(x, *_scale_and_bias(self, x.shape[-1]), axes=-1, epsilon=self.epsilon)
+
+
 class InstanceNorm(nn.Module):
     """`functional.instance_norm` (Ulyanov et al. 2016).
 
@@ -104,6 +119,12 @@ class InstanceNorm(nn.Module):
 
 
 NORMS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {"batch": BatchNorm, "group": GroupNorm, "layer": LayerNorm, "instance": InstanceNorm}
+    {
+        "batch": BatchNorm,
+        "group": GroupNorm,
+        "layer": LayerNorm,
+        "channel": ChannelNorm,
+        "instance": InstanceNorm,
+    }
 )
 """The normalizations that a model's option `norm` knows by name; None is none."""

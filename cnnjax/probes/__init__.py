@@ -10,6 +10,7 @@ from cnnjax.probes.density import (
     product_edge,
     spectrum_histogram,
 )
+from cnnjax.probes.features import features
 from cnnjax.probes.flow import COLUMNS, Flow, Recorder, gradient_flow
 from cnnjax.probes.gsnr import GradientNoise, gradient_noise
 from cnnjax.probes.jacobian import LayerJacobians, jacobian_spectrum, layer_jacobians
@@ -60,6 +61,7 @@ __all__ = [
     "classify",
     "critical_line",
     "effective_depth",
+    "features",
     "full_spectrum",
     "gradient_autocorrelation",
     "gradient_flow",

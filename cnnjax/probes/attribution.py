@@ -59,7 +59,7 @@ def attribute_gradient(
     with `by_layer` the time grows with the square of the depth.
 
     Only parts made of `cnnjax.nn` are seen: its activations and norms, any module with a kernel, and shortcuts that are
-    added by `nn.Layer` or `nn.PreActivationBlock`. Pooling and multipliers stay as they are.
+    added by `nn.Layer` or a pre-activation block, projections included. Pooling and multipliers stay as they are.
 
     Args:
       model, variables, images, labels, loss, train, key, precision: as in `gradient_flow`.

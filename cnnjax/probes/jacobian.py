@@ -111,6 +111,9 @@ def layer_jacobians(
 ) -> LayerJacobians:
     """The spectrum of every single layer: from the pre-activations of the layer before it (or the image) to its own.
 
+    Layers beside each other, such as a branch and the projection of its shortcut, are taken in the order of execution: the
+    layer before is then not the one whose output a layer reads.
+
     All singular values are computed. Compiles once for each kind of layer, whatever the depth; every Jacobian passes
     through the whole network, so the time grows with the square of the depth: name some `layers` of a deep one.
     May be called inside jit and vmap.

@@ -12,13 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import functional as F
-from cnnjax.nn import NORMS, Activation, BatchNorm, Layer, PreActivationBlock, Stack
+from cnnjax.nn import (
+    NORMS,
+    Activation,
+    BatchNorm,
+    Layer,
+    PreActivationBlock,
+    PreActivationBottleneckBlock,
+    Stack,
+)
 from cnnjax.probes.points import Path, execution_order, label
 from cnnjax.probes.trees import at_path, put_at_path
 
 Kind = Literal["activation", "kernel", "norm", "statistics", "skip"]
 KINDS: tuple[Kind, ...] = ("activation", "kernel", "norm", "statistics", "skip")
 """The kinds of parts."""
+PRE_ACTIVATION_BLOCKS = (PreActivationBlock, PreActivationBottleneckBlock)
+"""The blocks that add their shortcut themselves."""
 
 
 def variable(kind: Kind) -> str:
@@ -37,7 +47,8 @@ class Part:
       stacks: the paths of the scanned stacks around it, from the outside in.
       isometric: whether a kernel's gradient can pass an isometry: as many positions on both sides, and no fewer channels
         in front.
-      reads: the kernel whose output a norm reads directly, or None.
+      reads: of a norm, the kernel whose output it reads directly, or None; of a kernel, the activation whose output it reads
+        directly, or else the first module that was called with what it reads.
       gain: of an activation, the table's; 1 elsewhere.
       passive: an activation that is the identity: nothing to replace.
     """
@@ -64,6 +75,8 @@ def find_parts(
     found: dict[Path, Part] = {}
     lengths: dict[Path, int] = {}
     outputs: list[tuple[Any, Path]] = []
+    # By identity, with the arrays themselves, so that none is forgotten and its identity used again.
+    sources: dict[int, tuple[Any, Path]] = {}
 
     def add(*parts: Part) -> None:
         for part in parts:
@@ -73,24 +86,27 @@ def find_parts(
         module = context.module
         if context.method_name == "_shortcut":
             shortcut = next_function(*args, **kwargs)
-            if shortcut is not None and isinstance(module, PreActivationBlock):
+            if shortcut is not None and isinstance(module, PRE_ACTIVATION_BLOCKS):
                 add(Part("skip", (*module.path, "skip")))
             return shortcut
         if context.method_name != "__call__":
             return next_function(*args, **kwargs)
         if isinstance(module, Stack) and module.scan:
             lengths[module.path] = module.length
+        x = args[0] if args else None
+        reads = sources.setdefault(id(x), (x, module.path))[1]
         if isinstance(module, Layer) and kwargs.get("residual") is not None:
             add(Part("skip", (*module.path, "skip")))
         y = next_function(*args, **kwargs)
         if isinstance(module, Activation):
             activation = F.get_activation(module.kind)
             add(Part("activation", module.path, gain=activation.gain, passive=activation.name == "identity"))
+            sources[id(y)] = (y, module.path)
         elif isinstance(module, tuple(NORMS.values())):
-            reads = next((path for output, path in outputs if output is args[0]), None)
-            add(*_norm_parts(module, reads, kwargs.get("train", False)))
+            kernel = next((path for output, path in outputs if output is x), None)
+            add(*_norm_parts(module, kernel, kwargs.get("train", False)))
         elif module.has_variable("params", "kernel"):
-            add(Part("kernel", module.path, isometric=_isometric(module, args[0], y)))
+            add(Part("kernel", module.path, isometric=_isometric(module, args[0], y), reads=reads))
             outputs.append((y, module.path))
         return y
 
@@ -180,12 +196,28 @@ class Layout:
                 entries = slice(self.offsets[part], self.offsets[part] + found.size)
                 logs[entries] = np.where(np.isfinite(found), found, standard)
         readers = {part.reads: part for part in self.parts if part.kind == "norm" and part.reads}
+        # log of the activation last in front of each module as it begins, and of each activation, once in each block.
+        known: dict[tuple[Path | None, tuple[int, ...]], float] = {}
         before = 0.0
-        for part, index, _ in self.order:
+        for part, flat, _ in self.order:
+            index = tuple(int(i) for i in np.unravel_index(flat, self.lengths[part]))
+            for module in _modules(part):
+                known.setdefault((module, index[: _depth(module, part)]), before)
             if part.kind == "activation":
-                before = logs[self.offsets[part] + index]
+                before = known[part.path, index] = logs[self.offsets[part] + flat]
             elif part.kind == "kernel":
                 reader = readers.get(part.path)
-                undone = 0.0 if reader is None else logs[self.offsets[reader] + index]
-                logs[self.offsets[part] + index] = -before - undone
+                undone = 0.0 if reader is None else logs[self.offsets[reader] + flat]
+                logs[self.offsets[part] + flat] = -known.get((part.reads, index), before) - undone
         return np.power(10.0, logs).astype(np.float32)
+
+
+def _modules(part: Part) -> list[Path]:
+    """The modules around a part, from the model on, and its own."""
+    path = part.path[:-1] if part.kind == "skip" else part.path
+    return [path[:i] for i in range(len(path) + 1)]
+
+
+def _depth(module: Path, part: Part) -> int:
+    """Number of scanned stacks around a module, which is one of those around the part."""
+    return sum(len(stack) < len(module) for stack in part.stacks)

@@ -30,7 +30,7 @@ def effective_depth(
     """The mean number of kernels on the paths by which the gradient reaches the first layer, weighted by what each brings.
 
     A residual network is a collection of paths of different lengths, and what reaches the first layers comes along the
-    short ones (Veit et al. 2016, section 4.3: 10 to 34 of 110 layers). With t on the backward pass of every convolution and
+    short ones (Veit et al. 2016, section 5: 10 to 34 of 110 layers). With t on the backward pass of every convolution and
     dense layer the gradient at the first layer is g(t) = sum over paths of t^length g_path, so that at t = 1
 
         d log |g(t)| / d log t = <g, sum of length * g_path> / |g|^2

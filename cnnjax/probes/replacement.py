@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax import functional as F
-from cnnjax.nn import NORMS, Activation, BatchNorm, GroupNorm, InstanceNorm, Layer, PreActivationBlock
+from cnnjax.nn import NORMS, Activation, BatchNorm, ChannelNorm, GroupNorm, InstanceNorm, Layer
 from cnnjax.probes.detour import detour, enter, leave, scale_gradient
-from cnnjax.probes.parts import Kind, variable
+from cnnjax.probes.parts import PRE_ACTIVATION_BLOCKS, Kind, variable
 
 SWITCHES = "replacement_switches"
 """The collection of switches, 0 or 1, one for each part."""
@@ -42,7 +42,7 @@ def measuring(next_function: Callable, args: tuple, kwargs: dict, context: Any) 
 def replacing(next_function: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
     """Replaces the backward pass of each part whose switch is on."""
     module = context.module
-    if context.method_name == "_shortcut" and isinstance(module, PreActivationBlock):
+    if context.method_name == "_shortcut" and isinstance(module, PRE_ACTIVATION_BLOCKS):
         return _cut(module, next_function(*args, **kwargs))
     if context.method_name != "__call__":
         return next_function(*args, **kwargs)
@@ -91,7 +91,8 @@ def _frozen_slope(norm: Any, x: jax.Array) -> jax.Array:
         groups = 1
     grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, channels // groups)
     batch = (0,) if isinstance(norm, BatchNorm) else ()
-    axes = (*batch, *range(1, x.ndim - 1), x.ndim)
+    positions = () if isinstance(norm, ChannelNorm) else range(1, x.ndim - 1)
+    axes = (*batch, *positions, x.ndim)
     variance = jnp.broadcast_to(jnp.var(grouped, axes, keepdims=True), grouped.shape).reshape(x.shape)
     scale = norm.get_variable("params", "scale").reshape((1,) * (x.ndim - 1) + (channels,))
     return scale * jax.lax.rsqrt(variance + norm.epsilon)

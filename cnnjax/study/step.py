@@ -46,12 +46,13 @@ class Numbers(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything that one run needs to go on."""
+    """Everything that one run needs to go on, and whether something in it has not been finite."""
 
     step: jax.Array
     params: Any
     batch_stats: Any
     optimizer: Any
+    broken: jax.Array
 
 
 class Segment(NamedTuple):
@@ -78,7 +79,7 @@ def initial_state(
     variables = model.init(jax.random.key(numbers.seed), images)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     memory = _optimizer(program, total, numbers).init(params)
-    return State(jnp.zeros((), jnp.int32), params, batch_stats, memory)
+    return State(jnp.zeros((), jnp.int32), params, batch_stats, memory, jnp.zeros((), bool))
 
 
 def advance(
@@ -90,7 +91,7 @@ def advance(
     rows: jax.Array,
     data: Data,
 ) -> tuple[State, Segment]:
-    """Some steps of one run, each recorded in its own pass.
+    """Some steps of one run, each recorded in its own pass; a run that broke in an earlier call stays where it is, for free.
 
     Args:
       program: what is trained.
@@ -111,21 +112,31 @@ def advance(
         updates, memory = optimizer.update(passed.gradients, state.optimizer, state.params)
         flow = recorder.flow(passed.record, passed.slots, state.params, passed.gradients, updates)
         params = optax.apply_updates(state.params, updates)
-        state = State(state.step + 1, params, passed.batch_stats, memory)
         broken, layer = _first_broken(flow)
-        return state, (passed.loss, passed.accuracy, flow, jnp.isfinite(passed.loss) & ~broken, layer)
+        broken |= ~jnp.isfinite(passed.loss)
+        state = State(state.step + 1, params, passed.batch_stats, memory, state.broken | broken)
+        return state, (passed.loss, passed.accuracy, flow, broken, layer)
 
-    state, (loss, accuracy, flows, healthy, layer) = jax.lax.scan(step, state, rows)
-    at = jnp.argmin(healthy)
-    segment = Segment(
-        loss=jnp.mean(loss),
-        accuracy=jnp.mean(accuracy),
-        first=jax.tree.map(lambda a: a[0], flows),
-        last=jax.tree.map(lambda a: a[-1], flows),
-        broken_step=jnp.where(jnp.all(healthy), steps, at),
-        broken_layer=layer[at],
-    )
-    return state, segment
+    def train(state: State) -> tuple[State, Segment]:
+        state, (loss, accuracy, flows, broken, layer) = jax.lax.scan(step, state, rows)
+        at = jnp.argmax(broken)
+        segment = Segment(
+            loss=jnp.mean(loss),
+            accuracy=jnp.mean(accuracy),
+            first=jax.tree.map(lambda a: a[0], flows),
+            last=jax.tree.map(lambda a: a[-1], flows),
+            broken_step=jnp.where(jnp.any(broken), at, steps),
+            broken_layer=layer[at],
+        )
+        return state, segment
+
+    def stay(state: State) -> tuple[State, Segment]:
+        def unknown(a: jax.ShapeDtypeStruct) -> jax.Array:
+            return jnp.full(a.shape, jnp.nan if jnp.issubdtype(a.dtype, jnp.floating) else 0, a.dtype)
+
+        return state, jax.tree.map(unknown, jax.eval_shape(train, state)[1])
+
+    return jax.lax.cond(state.broken, stay, train, state)
 
 
 def look(

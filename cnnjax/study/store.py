@@ -30,7 +30,7 @@ from cnnjax.files import replacing, sweep
 from cnnjax.frame import Frame
 
 TABLES = ("runs", "curves", "layers", "measures", "theory")
-FORMAT = 3
+FORMAT = 4
 KEYS = {
     "runs": ("run", "cell", "status", "selected"),
     "curves": ("run", "step"),

@@ -1,6 +1,6 @@
 """Batch Normalization (Ioffe & Szegedy 2015, arXiv:1502.03167): does it make a sigmoid network trainable?
 
-Claim as published (section 4.2.1): Inception with sigmoids stays at the accuracy of guessing without batch norm and
+Claim as published (section 4.2.2): Inception with sigmoids stays at the accuracy of guessing without batch norm and
 reaches 69.8 % with it (ImageNet, top-1). (Section 4.1, figure 1): a network of three layers of 100 sigmoids on MNIST
 learns faster with it.
 Settings: sigmoid convolutions, SGD with momentum, the best of three learning rates for each cell.
@@ -33,7 +33,7 @@ STUDY = Study(
         Claim(
             name="chance without batch norm",
             statement="A sigmoid network without batch norm stays at the accuracy of guessing.",
-            source="Ioffe & Szegedy 2015, section 4.2.1",
+            source="Ioffe & Szegedy 2015, section 4.2.2",
             printed="never above 1/1000",
             rule=level("test_accuracy", {"norm": None, "depth": [8, 16]}, at_most=0.15, diverged=0.1),
             where=HERE,
@@ -41,7 +41,7 @@ STUDY = Study(
         Claim(
             name="trains with batch norm",
             statement="The same network trains with batch norm.",
-            source="Ioffe & Szegedy 2015, section 4.2.1",
+            source="Ioffe & Szegedy 2015, section 4.2.2",
             printed="69.8 % (ImageNet)",
             rule=level("test_accuracy", {"norm": "batch"}, at_least=0.9),
             where=HERE,

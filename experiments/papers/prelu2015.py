@@ -1,6 +1,6 @@
 """Delving Deep into Rectifiers (He, Zhang, Ren, Sun 2015, arXiv:1502.01852): is a learned slope better than none?
 
-Claim as published (section 2.1, table 2; section 4.1): a parametric ReLU, whose slope for negative inputs is learned
+Claim as published (section 2.1, table 2; section 4): a parametric ReLU, whose slope for negative inputs is learned
 for each channel, fits better than ReLU at nearly no cost: 32.64 against 33.82 % top-1 error on ImageNet (14 layers).
 Settings: plain convolutional networks of 14 layers, He's initializer with the gain of each activation, momentum 0.9,
 no weight decay on the slopes (nor on anything), the best of three learning rates for each cell.

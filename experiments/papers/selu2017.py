@@ -72,7 +72,7 @@ STUDY = Study(
         Claim(
             name="smaller error",
             statement="The test error of a deep SELU network is smaller than that of a ReLU network.",
-            source="Klambauer et al. 2017, section 4: 121 tasks of UCI",
+            source="Klambauer et al. 2017, experiments: 121 tasks of UCI",
             rule=difference(ErrorRate(), SELU, RELU, below=0, diverged=90),
             where=Where(seeds=5, data=["digits", "mnist"], at_least=SIZE),
         ),

@@ -1,8 +1,8 @@
 """A Mean Field Theory of Batch Normalization (Yang et al. 2019, arXiv:1902.08129): do its gradients explode with depth?
 
-Claim as published (section 4, theorem 3.9): in a batch-normalized network without skips the gradient's second moment
+Claim as published (theorems 3.9, 3.10): in a batch-normalized network without skips the gradient's second moment
 grows from layer to layer toward the input, for ReLU by pi / (pi - 1) = 1.467 as the batch grows and by more for small
-batches. (Section 5): networks deeper than about 50 layers cannot be trained; after a step of training the explosion
+batches. (Section 4): networks deeper than about 50 layers cannot be trained; after a step of training the explosion
 has shrunk.
 Settings: fully connected, 384 units, batch norm after every linear layer, no skip.
 Smaller here: digits instead of MNIST; 50 layers. What is claimed holds at initialization and does not depend on the
@@ -20,7 +20,7 @@ from cnnjax.study import Study
 from cnnjax.study.claims import Claim, Rate, Where, level, near
 
 GRADIENT = "gradient_log10_second_moment"
-SOURCE = "Yang et al. 2019, theorem 3.9"
+SOURCE = "Yang et al. 2019, theorem 3.10"
 
 
 def rate(batch: int) -> Claim:
@@ -72,7 +72,7 @@ STUDY = Study(
         Claim(
             name="gone after a step",
             statement="After one step the lower half of the network no longer shows the explosion.",
-            source="Yang et al. 2019, section 5",
+            source="Yang et al. 2019, section 4",
             rule=level(
                 Rate(GRADIENT, part=(0.0, 0.5), step=1),
                 {"activation": "relu", "batch_size": 128},

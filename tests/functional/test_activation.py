@@ -11,12 +11,15 @@ from scipy import integrate
 from cnnjax.functional import activation as module
 from cnnjax.functional.activation import (
     ACTIVATIONS,
+    HARD_SIGMOID,
     Activation,
     derivative,
     gaussian_mean,
     get_activation,
+    hard_sigmoid,
     prelu,
 )
+from cnnjax.probes import normalizer_free_gain
 
 everyone = pytest.mark.parametrize("row", ACTIVATIONS.values(), ids=lambda row: row.name)
 
@@ -82,6 +85,14 @@ def test_gain_of_closed_form(name, gain):
     assert ACTIVATIONS[name].gain == pytest.approx(gain, abs=1e-14)
 
 
+@pytest.mark.parametrize("name", ["identity", "relu", "leaky_relu", "silu", "tanh", "sigmoid"])
+def test_the_gain_of_the_variance_leaves_out_the_mean(name):
+    row = ACTIVATIONS[name]
+    assert row.variance_gain == pytest.approx(normalizer_free_gain(name), rel=1e-12)
+    z = np.random.default_rng(0).normal(size=200_000)
+    assert np.var(row.variance_gain * row.reference(z)) == pytest.approx(1, rel=0.02)
+
+
 def test_gaussian_mean_is_exact_on_moments_and_on_kinks():
     assert gaussian_mean(lambda z: z**8) == pytest.approx(105, rel=1e-13)
     kinked = gaussian_mean(lambda z: np.abs(z - 0.3), splits=(0.3,))
@@ -129,6 +140,16 @@ def test_softsign_gradient_keeps_its_digits_far_out():
 def test_softsign_has_a_second_derivative():
     second = jax.grad(jax.grad(module.softsign))
     assert second(2.0) == pytest.approx(-2 / 27, rel=1e-6)
+
+
+def test_hard_sigmoid_is_a_gate_outside_of_the_table():
+    z = np.linspace(-8, 8, 401)
+    np.testing.assert_allclose(HARD_SIGMOID.function(jnp.float32(z)), HARD_SIGMOID.reference(z), atol=1e-6)
+    np.testing.assert_allclose(hard_sigmoid(jnp.float32([-3, 0, 3])), [0, 0.5, 1])
+    slopes = derivative(HARD_SIGMOID)(jnp.float32([-1e20, -3.1, -2.9, 0, 2.9, 3.1, 1e20]))
+    np.testing.assert_allclose(slopes, np.float32([0, 0, 1, 1, 1, 0, 0]) * HARD_SIGMOID.max_slope, rtol=1e-6)
+    assert hard_sigmoid(jnp.bfloat16(1)).dtype == jnp.bfloat16
+    assert "hard_sigmoid" not in ACTIVATIONS
 
 
 def test_relu_is_dead_where_it_is_zero():

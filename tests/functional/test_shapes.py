@@ -10,6 +10,7 @@ from cnnjax.functional.shapes import (
     ReceptiveField,
     WindowLayer,
     activation_bytes,
+    ceil_padding,
     conv_flops,
     conv_parameters,
     dense_flops,
@@ -69,6 +70,35 @@ def test_same_padding_gives_the_ceiling(size, window, stride):
 def test_same_padding_of_stride_two_on_an_even_size_is_at_the_high_end():
     # Flax 0.12 and TensorFlow; torch's padding=1 would be (1, 1).
     assert same_padding((32, 33), 3, stride=2) == ((0, 1), (1, 1))
+
+
+def windows_of_torch(size, window, stride, padding):
+    """Where the windows of a pooling with `ceil_mode` begin, by torch's rule (checked against torch 2.13 for each case).
+
+    They go on while the one before has not reached the end of the padded input, and none begins behind the input.
+    """
+    starts = [-padding]
+    while starts[-1] + window < size + padding and starts[-1] + stride < size:
+        starts.append(starts[-1] + stride)
+    return starts
+
+
+def test_ceil_padding_holds_the_windows_of_torch():
+    for size, window, stride, padding in itertools.product(range(1, 13), range(1, 6), range(1, 6), range(3)):
+        # Torch's bounds: windows of half padding, and a least size.
+        if padding > window // 2 or size + 2 * padding + stride <= window:
+            continue
+        (pair,) = ceil_padding(size, window, stride=stride, padding=padding)
+        starts = windows_of_torch(size, window, stride, padding)
+        assert output_size(size, window, stride=stride, padding=(pair,)) == len(starts)
+        # No more than the last window needs.
+        assert pair == (padding, max(padding, starts[-1] + window - size))
+
+
+def test_ceil_padding_of_an_input_that_is_too_small():
+    (pair,) = ceil_padding(1, 3, stride=2)
+    with pytest.raises(ValueError, match="window larger than the padded input"):
+        output_size(1, 3, stride=2, padding=(pair,))
 
 
 LAYERS = [(3, 1, 1), (2, 2), (3, 1, [(2, 0)], 2), (4, 3, "FULL"), (3, 1, "SAME")]

@@ -22,12 +22,12 @@ SMALL = {
     "lenet5": {"padding": "SAME"},
     "mlp": {"depth": 4, "width": 8},
     "plain": {"depth": 4, "width": 4},
-    "preact_resnet": {"depth": 8, "width": 4},
-    "resnet": {"depth": 8, "width": 4},
+    "cifar_preact_resnet": {"depth": 8, "width": 4},
+    "cifar_resnet": {"depth": 8, "width": 4},
 }
-DEEP = {"mlp": 7, "plain": 7, "preact_resnet": 14, "resnet": 14}
+DEEP = {"mlp": 7, "plain": 7, "cifar_preact_resnet": 14, "cifar_resnet": 14}
 IMAGES = images(3, 8, 8, 3)
-every_model = pytest.mark.parametrize("name", models.names())
+every_model = pytest.mark.parametrize("name", SMALL)
 deep_models = pytest.mark.parametrize("name", DEEP)
 
 
@@ -46,7 +46,7 @@ def layers(found):
     return sum(leaf.shape[0] if "/block/" in path else 1 for path, leaf in found)
 
 
-@pytest.fixture(scope="module", params=models.names())
+@pytest.fixture(scope="module", params=SMALL)
 def trained(request):
     """A small model with batch norm, its variables, and what one compiled call of it gives."""
     model = small(request.param, norm="batch")
@@ -124,7 +124,7 @@ def test_the_activation_reaches_every_layer(name):
     model = small(name, activation="softsign")
     points = probe_points(model, shapes(model, IMAGES), IMAGES)
     # The head and the stem before a first pre-activation have none.
-    linear = {("head", "act"), ("stem", "act")} if name == "preact_resnet" else {("head", "act")}
+    linear = {("head", "act"), ("stem", "act")} if name == "cifar_preact_resnet" else {("head", "act")}
     assert {point.path for point in points if point.activation == "identity"} == linear
     assert {point.activation for point in points if point.path not in linear} == {"softsign"}
     text = str(jax.make_jaxpr(model.apply)(shapes(model, IMAGES), IMAGES))
@@ -216,7 +216,7 @@ def test_every_model_takes_the_shared_options(name):
     shared = set(models.options("plain")) & set(models.options("lenet5"))
     assert {"num_classes", "activation", "initializer", "gain", "bias_std", "norm", "dtype"} <= shared
     assert set(models.options(name)) >= shared - {"padding"}
-    assert issubclass(models.MODELS[name], Model)
+    assert issubclass(models.VARIANTS[name].family, Model)
 
 
 def test_the_gain_and_the_deviation_of_the_biases_may_be_traced():
@@ -258,11 +258,11 @@ def test_he_takes_its_gain_from_the_activation_and_the_head_from_none():
     [
         # He et al. 2016, table 6, prints 0.27, 0.85 and 1.7 million. By hand for n = (depth - 2) / 6, norms included:
         # 432 + 2304 * 2n + 4608 + 9216 (2n - 1) + 18432 + 36864 (2n - 1) + 2 (16 (2n + 1) + 32 * 2n + 64 * 2n) + 650.
-        ("resnet", {"depth": 20}, (32, 32, 3), 269_722),
-        ("resnet", {"depth": 56}, (32, 32, 3), 853_018),
-        ("resnet", {"depth": 110}, (32, 32, 3), 1_727_962),
+        ("cifar_resnet", {"depth": 20}, (32, 32, 3), 269_722),
+        ("cifar_resnet", {"depth": 56}, (32, 32, 3), 853_018),
+        ("cifar_resnet", {"depth": 110}, (32, 32, 3), 1_727_962),
         # As many norms of as many channels, at other places.
-        ("preact_resnet", {"depth": 110}, (32, 32, 3), 1_727_962),
+        ("cifar_preact_resnet", {"depth": 110}, (32, 32, 3), 1_727_962),
         # 6 (25 + 1) + 16 (6 * 25 + 1) + 120 (400 + 1) + 84 (120 + 1) + 10 (84 + 1), C3 fully connected.
         ("lenet5", {}, (32, 32, 1), 61_706),
         # TensorFlow's tutorial on CNNs prints 896, 18,496, 36,928, 65,600 and 650.
@@ -321,7 +321,7 @@ def test_a_thousand_layers_are_as_easy_as_ten(name, depth):
     assert size <= program(140)[1]
 
 
-@pytest.mark.parametrize("name, remat", [("mlp", True), ("resnet", False)])
+@pytest.mark.parametrize("name, remat", [("mlp", True), ("cifar_resnet", False)])
 def test_written_out_it_is_the_same_network(name, remat):
     scanned = small(name, remat=remat, depth=DEEP[name])
     unrolled = scanned.clone(scan=False)
@@ -365,7 +365,7 @@ def test_lenet_on_its_paper_sizes():
 
 
 def test_resnet_halves_the_image_twice_and_doubles_its_channels():
-    model = models.create("resnet", depth=14)
+    model = models.create("cifar_resnet", depth=14)
     made = shapes(model, jnp.zeros((2, 32, 32, 3)))
     captured = jax.eval_shape(
         lambda made: model.apply(made, jnp.zeros((2, 32, 32, 3)), capture_intermediates=True)[1], made
@@ -382,7 +382,7 @@ def test_resnet_halves_the_image_twice_and_doubles_its_channels():
 
 def test_a_preactivation_net_keeps_the_identity_clean():
     # With branches of zeros only the stem and the shortcuts are left: option A pads with zeros.
-    model = small("preact_resnet", norm=None, activation="identity")
+    model = small("cifar_preact_resnet", norm=None, activation="identity")
     made = variables(model, IMAGES)
     params = {
         part: tree if part in ("stem", "head") else jax.tree.map(jnp.zeros_like, tree)
@@ -404,7 +404,7 @@ def test_a_preactivation_net_keeps_the_identity_clean():
 
 # How the residual branches start.
 
-residual_models = pytest.mark.parametrize("name", ["preact_resnet", "resnet"])
+residual_models = pytest.mark.parametrize("name", ["cifar_preact_resnet", "cifar_resnet"])
 
 
 @residual_models
@@ -431,7 +431,7 @@ def test_a_network_that_starts_as_its_skips_has_branches_of_zero(name, branch_sc
 def test_with_fixup_a_step_changes_the_function_as_much_at_any_depth():
     # Zhang et al. 2019, section 3: without it, the change is 200 times as large in the deeper network.
     def change(depth):
-        model = small("resnet", norm=None, depth=depth, branch_scale="fixup")
+        model = small("cifar_resnet", norm=None, depth=depth, branch_scale="fixup")
         params = model.init(jax.random.key(0), IMAGES)["params"]
 
         def logits(params):
@@ -494,10 +494,10 @@ def test_circular_padding_knows_no_border():
         ("plain", {"depth": -3}, "depth counts the layers with weights and must be an integer >= 2; got -3"),
         ("mlp", {"depth": 1}, "must be an integer >= 2; got 1"),
         ("mlp", {"depth": 3.0}, "must be an integer >= 2; got 3.0"),
-        ("resnet", {"depth": 21}, r"depth 6n \+ 2 with n >= 1 \(8, 14, 20, 26, 32, ...\); got 21"),
-        ("preact_resnet", {"depth": 2}, r"depth 6n \+ 2 with n >= 1 .*; got 2"),
+        ("cifar_resnet", {"depth": 21}, r"depth 6n \+ 2 with n >= 1 \(8, 14, 20, 26, 32, ...\); got 21"),
+        ("cifar_preact_resnet", {"depth": 2}, r"depth 6n \+ 2 with n >= 1 .*; got 2"),
         ("plain", {"width": 0}, "width must be a positive integer; got 0"),
-        ("resnet", {"width": -4}, "width must be a positive integer; got -4"),
+        ("cifar_resnet", {"width": -4}, "width must be a positive integer; got -4"),
         ("mlp", {"width": 2.5}, "width must be a positive integer; got 2.5"),
         ("mlp", {"depth": True}, "must be an integer >= 2; got True"),
         ("plain", {"width": True}, "width must be a positive integer; got True"),
@@ -506,8 +506,16 @@ def test_circular_padding_knows_no_border():
         ("lenet5", {"padding": -1}, "padding must not be negative, got -1"),
         ("keras_cifar_cnn", {"padding": "RELFECT"}, "unknown padding 'RELFECT'"),
         ("lenet5", {"num_classes": 2.5}, "num_classes must be a positive integer; got 2.5"),
-        ("resnet", {"branch_scale": "skipint"}, "unknown branch_scale 'skipint'; did you mean 'skipinit'"),
-        ("resnet", {"branch_scale": "fixup", "skip": False}, "branch_scale='fixup' is for residual branches"),
+        (
+            "cifar_resnet",
+            {"branch_scale": "skipint"},
+            "unknown branch_scale 'skipint'; did you mean 'skipinit'",
+        ),
+        (
+            "cifar_resnet",
+            {"branch_scale": "fixup", "skip": False},
+            "branch_scale='fixup' is for residual branches",
+        ),
         ("lenet5", {"num_classes": 0}, "num_classes must be a positive integer; got 0"),
     ],
 )
@@ -521,13 +529,13 @@ def test_errors_of_create(name, options, text):
     [
         ("plain", {"padding": 2.5}, "padding must be 'VALID', 'SAME'.*, got 2.5"),
         ("plain", {"norm": 3}, "the name of the norm must be a string, got 3"),
-        ("resnet", {"norm": False}, "the name of the norm must be a string, got False"),
+        ("cifar_resnet", {"norm": False}, "the name of the norm must be a string, got False"),
         ("mlp", {"initializer": 3}, "the name of the initializer must be a string, got 3"),
         ("mlp", {"activation": None}, "the name of the activation must be a string, got None"),
         ("plain", {"dtype": "bfloat17"}, "dtype must be a floating-point type .*; got 'bfloat17'"),
         ("plain", {"dtype": jnp.int32}, "dtype must be a floating-point type .*; got .*int32"),
         ("plain", {"skip": "no"}, "skip must be True or False; got 'no'"),
-        ("resnet", {"scan": 1}, "scan must be True or False; got 1"),
+        ("cifar_resnet", {"scan": 1}, "scan must be True or False; got 1"),
         ("mlp", {"remat": None}, "remat must be True or False; got None"),
     ],
 )
@@ -538,8 +546,8 @@ def test_type_errors_of_create(name, options, text):
 
 def test_options_from_numpy():
     options = {"width": np.int32(4), "num_classes": np.int64(5), "skip": np.True_}
-    expected = shapes(small("resnet", depth=14), IMAGES)
-    assert shapes(small("resnet", depth=np.int64(14), **options), IMAGES) == expected
+    expected = shapes(small("cifar_resnet", depth=14), IMAGES)
+    assert shapes(small("cifar_resnet", depth=np.int64(14), **options), IMAGES) == expected
     made = shapes(small("plain", depth=np.int64(5), dtype="bfloat16", **options), IMAGES)
     assert layers(leaves(made, "kernel")) == 5
 
@@ -549,7 +557,7 @@ def test_every_form_of_padding(padding):
     shapes(small("plain", padding=padding), IMAGES)
 
 
-@pytest.mark.parametrize("name", ["plain", "resnet"])
+@pytest.mark.parametrize("name", ["plain", "cifar_resnet"])
 def test_delta_orthogonal_kernels_need_as_many_outputs_as_inputs(name):
     model = small(name, width=2, initializer="delta_orthogonal")
     with pytest.raises(ValueError, match="at least as many outputs as inputs, got 3 inputs and 2 outputs"):
@@ -567,11 +575,11 @@ def test_images_that_are_too_small():
 
 def test_a_model_made_by_hand_is_checked_too():
     with pytest.raises(ValueError, match="must be an integer >= 2; got 0"):
-        shapes(models.MODELS["plain"](depth=0), IMAGES)
+        shapes(models.VARIANTS["plain"].family(depth=0), IMAGES)
 
 
 def test_options_are_listed_with_their_defaults():
-    assert models.options("resnet")["depth"] == 20
+    assert models.options("cifar_resnet")["depth"] == 20
     assert models.options("lenet5")["activation"] == "tanh"
     assert not {"name", "parent"} & set(models.options("plain"))
     assert isinstance(models.create("plain"), linen.Module)

@@ -10,7 +10,12 @@ from cnnjax import nn
 
 from ..drawn import images, shapes, variables
 
-BLOCKS = {"basic": nn.BasicBlock, "pre_activation": nn.PreActivationBlock, "bottleneck": nn.BottleneckBlock}
+BLOCKS = {
+    "basic": nn.BasicBlock,
+    "pre_activation": nn.PreActivationBlock,
+    "bottleneck": nn.BottleneckBlock,
+    "pre_activation_bottleneck": nn.PreActivationBottleneckBlock,
+}
 
 
 def close(actual, expected):
@@ -45,14 +50,25 @@ def bottleneck(x, made, stride, shortcut):
     return F.relu(normalize(convolve(h, made, "layer3"), made, "layer3") + shortcut)
 
 
-COMPOSED = {"basic": basic, "pre_activation": pre_activation, "bottleneck": bottleneck}
+def pre_activation_bottleneck(x, made, stride, shortcut):
+    h = convolve(F.relu(normalize(x, made, "layer1")), made, "layer1")
+    h = convolve(F.relu(normalize(h, made, "layer2")), made, "layer2", stride)
+    return convolve(F.relu(normalize(h, made, "layer3")), made, "layer3") + shortcut
+
+
+COMPOSED = {
+    "basic": basic,
+    "pre_activation": pre_activation,
+    "bottleneck": bottleneck,
+    "pre_activation_bottleneck": pre_activation_bottleneck,
+}
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_block_is_what_its_parts_compose_to(name, stride):
     x = images(2, 4, 4, 4)
-    module = BLOCKS[name](6 if name == "bottleneck" else 8, stride, norm=nn.BatchNorm)
+    module = BLOCKS[name](6 if "bottleneck" in name else 8, stride, norm=nn.BatchNorm)
     made = variables(module, x)
 
     @jax.jit
@@ -64,7 +80,7 @@ def test_a_block_is_what_its_parts_compose_to(name, stride):
 
     for actual, expected in zip(*compute(made, x), strict=True):
         close(actual, expected)
-        assert actual.shape == (2, 4 // stride, 4 // stride, 24 if name == "bottleneck" else 8)
+        assert actual.shape == (2, 4 // stride, 4 // stride, 24 if "bottleneck" in name else 8)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -78,7 +94,7 @@ def test_the_twin_without_a_skip_has_the_same_parameters(name):
 def test_a_multiplier_scales_the_branch_and_not_the_shortcut(name):
     x = images(2, 4, 4, 4)
     module = BLOCKS[name](
-        1 if name == "bottleneck" else 4, norm=nn.LayerNorm, act=partial(nn.Activation, "identity")
+        1 if "bottleneck" in name else 4, norm=nn.LayerNorm, act=partial(nn.Activation, "identity")
     )
     scaled = module.clone(multiplier=0.5)
     made = scaled.init(jax.random.key(0), x)
@@ -97,7 +113,7 @@ def test_the_last_convolution_may_be_another(name):
     module = BLOCKS[name](
         4, last_conv=partial(nn.Conv, kernel_init="zeros"), act=partial(nn.Activation, "identity")
     )
-    x = images(2, 4, 4, 16 if name == "bottleneck" else 4)
+    x = images(2, 4, 4, 16 if "bottleneck" in name else 4)
     made = jax.jit(module.init)(jax.random.key(0), x)["params"]
     zero = [np.all(layer["linear"]["kernel"] == 0) for _, layer in sorted(made.items())]
     assert zero == [False] * (len(zero) - 1) + [True]
@@ -110,7 +126,7 @@ def test_options_reach_every_part_of_a_block(name):
     conv = partial(nn.Conv, padding="CIRCULAR")
     module = BLOCKS[name](4, conv=conv, norm=nn.GroupNorm, act=partial(nn.Activation, "prelu"))
     layers = shapes(module, x)["params"]
-    assert set(layers) == ({"layer1", "layer2", "layer3"} if name == "bottleneck" else {"layer1", "layer2"})
+    assert set(layers) == ({"layer1", "layer2", "layer3"} if "bottleneck" in name else {"layer1", "layer2"})
     for layer in layers.values():
         assert set(layer) == {"linear", "norm", "act"}
         assert set(layer["linear"]) == {"kernel"}
@@ -179,6 +195,67 @@ def test_training_reaches_the_norms_of_a_block():
     for layer in ("layer1", "layer2"):
         before, after = made["batch_stats"][layer]["norm"], moved["batch_stats"][layer]["norm"]
         assert np.all(before["mean"] != after["mean"])
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_projection_takes_the_place_of_the_padding(name, stride):
+    x = images(2, 4, 4, 4)
+    module = BLOCKS[name](
+        2 if "bottleneck" in name else 8, stride, norm=nn.BatchNorm, projection=partial(nn.Conv, padding=0)
+    )
+    made = variables(module, x)
+
+    @jax.jit
+    def compute(made, x):
+        if name.startswith("pre_activation"):
+            shortcut = convolve(F.relu(normalize(x, made, "layer1")), made, "shortcut", stride)
+        else:
+            shortcut = normalize(convolve(x, made, "shortcut", stride), made, "shortcut")
+        return module.apply(made, x), COMPOSED[name](x, made, stride, shortcut)
+
+    close(*compute(made, x))
+    assert ("norm" in made["params"]["shortcut"]) != name.startswith("pre_activation")
+    assert shapes(module.clone(norm=None), x)["params"]["shortcut"]["linear"]["bias"].shape == (8,)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_projection_is_there_only_where_the_shape_changes(name):
+    x = jnp.zeros((2, 4, 4, 8))
+    module = BLOCKS[name](2 if "bottleneck" in name else 8, projection=nn.Conv)
+    padded = module.clone(projection=None)
+    assert shapes(module, x) == shapes(padded, x)
+    assert str(jax.make_jaxpr(module.apply)(shapes(module, x), x)) == str(
+        jax.make_jaxpr(padded.apply)(shapes(padded, x), x)
+    )
+    assert "shortcut" in shapes(module.clone(stride=2), x)["params"]
+    assert "shortcut" not in shapes(module.clone(stride=2, skip=False), x)["params"]
+
+
+@pytest.mark.parametrize("name", ["pre_activation", "pre_activation_bottleneck"])
+def test_a_block_may_begin_with_its_convolution(name):
+    x = images(2, 4, 4, 4)
+    module = BLOCKS[name](2 if "bottleneck" in name else 8, 2, norm=nn.BatchNorm, projection=nn.Conv)
+    first = module.clone(activated=True)
+    made = variables(module, x)
+    rest = {
+        kind: {**tree, "layer1": {k: v for k, v in tree["layer1"].items() if k != "norm"}}
+        for kind, tree in made.items()
+    }
+    assert jax.tree.structure(rest["params"]) == jax.tree.structure(shapes(first, x)["params"])
+    whole = jax.jit(module.apply)(made, x)
+    close(jax.jit(first.apply)(rest, F.relu(normalize(x, made, "layer1"))), whole)
+
+
+@pytest.mark.parametrize("name", ["bottleneck", "pre_activation_bottleneck"])
+def test_the_inside_of_a_bottleneck(name):
+    module = BLOCKS[name](4, expansion=2, inner=6, groups=3)
+    made = shapes(module, jnp.zeros((2, 4, 4, 8)))["params"]
+    assert {layer: tree["linear"]["kernel"].shape for layer, tree in made.items()} == {
+        "layer1": (1, 1, 8, 6),
+        "layer2": (3, 3, 2, 6),
+        "layer3": (1, 1, 6, 8),
+    }
 
 
 def test_a_shortcut_cannot_drop_channels():

@@ -21,6 +21,7 @@ def test_every_norm_has_a_name():
         "batch": nn.BatchNorm,
         "group": nn.GroupNorm,
         "layer": nn.LayerNorm,
+        "channel": nn.ChannelNorm,
         "instance": nn.InstanceNorm,
     }
 

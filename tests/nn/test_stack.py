@@ -51,7 +51,7 @@ def close(actual, expected):
 @pytest.mark.parametrize("length", [1, 4, 5])
 def test_scanned_unrolled_and_checkpointed_are_the_same(length):
     made = variables(stack(length), X, gain=0.5)
-    apart = {name: nn.unstack(tree, length) for name, tree in made.items()}
+    apart = {name: nn.unstack(tree) for name, tree in made.items()}
 
     @jax.jit
     def compute(made, apart):
@@ -79,13 +79,13 @@ def test_a_stack_is_its_blocks_one_after_the_other():
 def test_unstack_and_restack_are_inverse():
     made = variables(stack(3), X)
     for tree in made.values():
-        apart = nn.unstack(tree, 3)
+        apart = nn.unstack(tree)
         assert list(apart) == ["block_0", "block_1", "block_2"]
         jax.tree.map(np.testing.assert_array_equal, nn.restack(apart), tree)
     unrolled = shapes(stack(3, scan=False), X)
-    assert jax.tree.map(
-        jnp.shape, {name: nn.unstack(tree, 3) for name, tree in made.items()}
-    ) == jax.tree.map(lambda leaf: leaf.shape, unrolled)
+    assert jax.tree.map(jnp.shape, {name: nn.unstack(tree) for name, tree in made.items()}) == jax.tree.map(
+        lambda leaf: leaf.shape, unrolled
+    )
 
 
 @pytest.mark.parametrize("remat", [False, True])
@@ -222,3 +222,16 @@ def test_an_nnx_module_wraps_a_stack():
     np.testing.assert_array_equal(
         wrapped.block["norm"]["mean"][...], moved["batch_stats"]["block"]["norm"]["mean"]
     )
+
+
+def test_a_block_may_take_several_numbers():
+    class Affine(linen.Module):
+        @linen.compact
+        def __call__(self, x, *, rate, train=False):
+            factor, term = rate
+            return x * factor + term
+
+    rates = [(2.0, 1.0), (3.0, -1.0), (0.5, 4.0)]
+    expected = ((X * 2 + 1) * 3 - 1) * 0.5 + 4
+    for options in ({}, {"scan": False}, {"remat": True}):
+        np.testing.assert_allclose(nn.Stack(Affine, 3, rates, **options).apply({}, X), expected, rtol=1e-6)

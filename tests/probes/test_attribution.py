@@ -47,7 +47,9 @@ def without_biases(made):
     [
         ("plain", {"depth": 5, "norm": "batch", "skip": True}),
         ("plain", {"depth": 5, "activation": "prelu", "remat": True}),
-        ("preact_resnet", {"depth": 8, "norm": "group"}),
+        ("cifar_preact_resnet", {"depth": 8, "norm": "group"}),
+        ("resnet50", {"depths": (1, 1), "stem": "cifar"}),
+        ("preact_resnet50", {"depths": (1, 1), "stem": "cifar"}),
     ],
 )
 def test_the_forward_pass_stays_as_it_is(name, options):
@@ -95,7 +97,7 @@ def test_isometries_keep_the_norm():
 
 
 def test_rescaled_kernels_keep_the_norm():
-    model, made = net("resnet", depth=8, width=4, activation="identity", norm=None, skip=False)
+    model, made = net("cifar_resnet", depth=8, width=4, activation="identity", norm=None, skip=False)
     made = without_biases(made)
     found = table(model, made, kinds=["kernel"])
     assert found["replacement"][1] == "isometry or rescaled"
@@ -127,8 +129,59 @@ def test_frozen_statistics(kind, rng):
     slope = linen.apply(lambda norm, x: (norm(x, train=True), _frozen_slope(norm, x))[1], norm)(made, x)
     y, _ = norm.apply(made, x, train=True, mutable=["batch_stats"])
     rest = np.asarray(y - slope * x).reshape((3, 16, 8, 2) if kind == "group" else (3, 16, 1, 16))
-    axes = {"batch": (0, 1, 2), "group": (1, 3), "instance": (1, 2), "layer": (1, 2, 3)}[kind]
-    assert np.ptp(rest, axis=axes).max() < 1e-5
+    axes = {"batch": (0, 1, 2), "group": (1, 3), "instance": (1, 2), "layer": (1, 2, 3), "channel": 3}
+    assert np.ptp(rest, axis=axes[kind]).max() < 1e-5
+
+
+@pytest.mark.parametrize("scan", [True, False])
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18"])
+def test_a_kernel_makes_up_for_the_activation_that_it_reads(name, scan):
+    """Also where a shortcut that is executed in between has a kernel and an activation of its own."""
+    model, made = net(name, width=4, depths=(1, 3), stem="cifar", norm=None, scan=scan)
+    layout = Layout.of(*find_parts(model, made, IMAGES, train=True, rngs={}))
+    logs = np.random.default_rng(0).uniform(-1, 1, layout.size)
+    factors = layout.factors(layout.tree(logs))
+    places = {kind: {} for kind in ("activation", "kernel")}
+    for part, index, layer in layout.order:
+        places.setdefault(part.kind, {})[layer] = layout.offsets[part] + index
+    read = {
+        "resnet18": {
+            "stage2_down/layer1": "stage1[0]/layer2",
+            "stage2_down/shortcut": "stage1[0]/layer2",
+            "stage2_down/layer2": "stage2_down/layer1",
+            "stage2[0]/layer1": "stage2_down/layer2",
+            "stage2[1]/layer1": "stage2[0]/layer2",
+            "head": "stage2[1]/layer2",
+        },
+        "preact_resnet18": {
+            "stage1_first/layer1": "stage1_first/layer1",
+            "stage2_down/shortcut": "stage2_down/layer1",
+            "stage2_down/layer2": "stage2_down/layer2",
+            "stage2[0]/layer1": "stage2[0]/layer1",
+            "stage2[1]/layer2": "stage2[1]/layer2",
+            "head": "final_act",
+        },
+    }
+    for kernel, activation in read[name].items():
+        expected = 10 ** -logs[places["activation"][activation]]
+        assert factors[places["kernel"][kernel]] == pytest.approx(expected, rel=1e-5), kernel
+
+
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18"])
+def test_a_cut_skip_cuts_the_projection(name):
+    """In a linear network the gradient that then arrives is that of its twin without shortcuts."""
+    model, made = net(name, depths=(1, 1), stem="cifar", width=4, norm=None, activation="identity")
+    gradient = jax.grad(lambda y: jnp.mean(F.cross_entropy(y, LABELS)))(jax.jit(model.apply)(made, IMAGES))
+    cut = table(model, made, kinds=["skip"], by_layer=False)["gradient_log10_second_moment"][1]
+    rest = {k: v for k, v in made["params"]["stage2_down"].items() if k != "shortcut"}
+    plain = {"params": {**made["params"], "stage2_down": rest}}
+
+    def loss(logits, labels):
+        return len(labels) * jnp.sum(logits * gradient, axis=-1)
+
+    twin = model.clone(skip=False)
+    flow = jax.jit(lambda v: gradient_flow(twin, v, IMAGES, LABELS, loss=loss))(plain).frame()
+    assert cut == pytest.approx(flow["gradient_log10_second_moment"][0], abs=1e-4)
 
 
 # Nets where the answer is known.
@@ -176,7 +229,7 @@ def test_a_dead_layer_is_found(scan):
     made["params"]["stack"]["block"]["layer"]["linear"]["bias"] = bias.at[3].set(-100.0)
     if not scan:
         model = model.clone(scan=False)
-        made["params"]["stack"] = nn.unstack(made["params"]["stack"], 6)
+        made["params"]["stack"] = nn.unstack(made["params"]["stack"])
     found = table(model, made)
     assert found["gradient_log10_second_moment"][0] == -np.inf
     revived = found[found["change"] != 0]
@@ -200,7 +253,7 @@ def test_a_kernel_of_zeros_is_found():
 
 
 def test_rows():
-    model, made = net("preact_resnet", depth=8, width=4)
+    model, made = net("cifar_preact_resnet", depth=8, width=4)
     found = table(model, made)
     layers = {kind: list(group["layer"]) for kind, group in found.groupby("kind", sort=False)}
     down = [f"stage{i}_down/layer{j}" for i in (2, 3) for j in (1, 2)]

@@ -33,7 +33,7 @@ def written_out(tree):
     if not isinstance(tree, dict):
         return tree
     if set(tree) == {"block"}:
-        tree = nn.unstack(tree, jax.tree.leaves(tree)[0].shape[0])
+        tree = nn.unstack(tree)
     return {name: written_out(child) for name, child in tree.items()}
 
 

@@ -34,7 +34,7 @@ def test_linear_shortcuts_in_closed_form(branch):
 
 
 def test_a_residual_net_is_shallower_than_its_plain_twin():
-    model = models.create("resnet", depth=8, width=4, norm=None)
+    model = models.create("cifar_resnet", depth=8, width=4, norm=None)
     made = variables(model, IMAGES)
     plain = depth_of(model.clone(skip=False), made)
     assert plain == pytest.approx(7, rel=1e-3)

@@ -64,7 +64,7 @@ def test_a_plain_network():
     assert recorder.activations == ("tanh", "tanh", "tanh", "tanh", "identity")
 
 
-@pytest.mark.parametrize("name", ["resnet", "preact_resnet"])
+@pytest.mark.parametrize("name", ["cifar_resnet", "cifar_preact_resnet"])
 def test_a_residual_network(name):
     layers, kernels = table(models.create(name, depth=14, width=4), IMAGES)
     stages = [
@@ -74,7 +74,7 @@ def test_a_residual_network(name):
     ]
     blocks = [f"{block}/{layer}" for stage in stages for block in stage for layer in ("layer1", "layer2")]
     # The activation behind the last block of a pre-activation net belongs to no layer with weights.
-    final = ["final_act"] if name == "preact_resnet" else []
+    final = ["final_act"] if name == "cifar_preact_resnet" else []
     assert list(layers) == ["stem", *blocks, *final, "head"]
     assert kernels.pop("final_act", None) is None
     assert {path: (*path.split("/"), "linear", "kernel") for path in kernels} == kernels
@@ -93,7 +93,7 @@ def test_nested_stacks():
 
 @pytest.mark.parametrize("options", [{"scan": False}, {"remat": True}])
 def test_names_do_not_depend_on_how_a_stack_runs(options):
-    model = models.create("resnet", depth=8, width=4)
+    model = models.create("cifar_resnet", depth=8, width=4)
     assert table(model, IMAGES)[0] == table(model.clone(**options), IMAGES)[0]
 
 

@@ -54,7 +54,7 @@ def test_a_relu_net_of_any_initializer(initializer, chi):
 
 
 def test_layers_are_those_of_the_flow():
-    model = models.create("preact_resnet", depth=8, width=4)
+    model = models.create("cifar_preact_resnet", depth=8, width=4)
     images = jnp.zeros((2, *IMAGE))
     recorder = Recorder.of(model, shapes(model, images), images)
     p = predict(model, IMAGE)
@@ -191,7 +191,7 @@ def test_ten_thousand_layers():
 
 
 def test_a_pre_activation_net_is_a_residual_trajectory():
-    p = predicted("preact_resnet", depth=26, width=4, norm=None, branch_scale="inverse_sqrt")
+    p = predicted("cifar_preact_resnet", depth=26, width=4, norm=None, branch_scale="inverse_sqrt")
     blocks, own = 4, [1, 3, 5, 7]
     # He's kernels on zero-padded 8x8 maps: a branch of two loses twice what one does, but for the profile.
     growth = np.diff(p.log10_second_moment[own])
@@ -204,21 +204,38 @@ def test_a_pre_activation_net_is_a_residual_trajectory():
 
 
 def test_where_a_residual_net_leaves_the_theory():
-    p = predicted("resnet", depth=14, width=4)
+    p = predicted("cifar_resnet", depth=14, width=4)
     assert p.covered[:5].all() and len(set(p.segment[:5])) == 1
     row = p.layers.index("stage2_down/layer2")
     assert not p.covered[row] and p.reasons[row] == "a shortcut that changes the shape"
     assert p.reasons[-1] == "pooling" and math.isnan(p.gradient_log10_second_moment[-1])
 
 
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18"])
+def test_a_projected_shortcut_is_not_covered(name):
+    p = predicted(name, block="bottleneck", depths=(2, 2), width=8, stem="cifar")
+    aside = [i for i, layer in enumerate(p.layers) if layer.endswith("shortcut")]
+    assert [p.layers[i] for i in aside] == ["stage1_down/shortcut", "stage2_down/shortcut"]
+    assert not p.covered[aside].any()
+    assert {p.reasons[i] for i in aside} == {"a projected shortcut"}
+    first, last = (p.layers.index(f"stage2_down/layer{i}") for i in (1, 3))
+    inside = [i for i in range(first, last + (name != "resnet18")) if i not in aside]
+    # What is executed between the layers of a branch is no part of it.
+    assert p.covered[inside].all() and len(set(p.segment[inside])) == 1
+    behind = p.layers.index("stage2[0]/layer1")
+    assert p.segment[inside[0]] != p.segment[behind]
+    if name == "resnet18":
+        assert not p.covered[last] and p.reasons[last] == "a shortcut that changes the shape"
+
+
 def test_a_multiplier_of_zero():
-    p = predicted("preact_resnet", depth=14, width=4, norm=None, branch_scale="skipinit")
+    p = predicted("cifar_preact_resnet", depth=14, width=4, norm=None, branch_scale="skipinit")
     np.testing.assert_allclose(p.log10_second_moment[[1, 3]], p.log10_second_moment[1], atol=1e-12)
     assert p.gradient_log10_second_moment[2] == -np.inf
 
 
 def test_a_plain_twin_with_strides_is_covered():
-    p = predicted("resnet", depth=14, width=4, norm=None, skip=False)
+    p = predicted("cifar_resnet", depth=14, width=4, norm=None, skip=False)
     assert p.covered[:-1].all() and len(set(p.segment[:-1])) == 1
     assert not p.covered[-1] and p.reasons[-1] == "pooling"
 
@@ -232,7 +249,7 @@ def test_lenet_of_relu_is_covered_behind_its_pooling():
     assert p.reasons == ("", "pooling", "pooling", "", "")
 
 
-@pytest.mark.parametrize("norm", ["group", "layer", "instance"])
+@pytest.mark.parametrize("norm", ["group", "layer", "channel", "instance"])
 def test_other_norms_are_named(norm):
     p = predicted("plain", depth=5, norm=norm)
     assert p.reasons[:4] == (f"{norm} norm",) * 4
@@ -344,7 +361,7 @@ def test_residual_and_plain_mlps_lie_on_their_lines(name, options):
             "plain",
             dict(depth=16, width=32, activation="tanh", initializer="delta_orthogonal", padding="CIRCULAR"),
         ),
-        ("preact_resnet", dict(depth=38, width=24, norm=None, branch_scale="inverse_sqrt")),
+        ("cifar_preact_resnet", dict(depth=38, width=24, norm=None, branch_scale="inverse_sqrt")),
     ],
 )
 def test_convolutional_nets_lie_on_their_lines(name, options):

@@ -48,7 +48,7 @@ def test_options_of_a_cell_and_the_defaults_of_its_model() -> None:
             info({"point": {"a": {"gain": 1.0, "bias_std": 0.1}, "b": {"gain": 2.0}}, "depth": [4, 16]}),
             "has the axes point, depth",
         ),
-        (info(model="resnet"), "expected a study of mlp or plain; 'one' is one of resnet"),
+        (info(model="cifar_resnet"), "expected a study of mlp or plain; 'one' is one of cifar_resnet"),
         (
             info(options={"initializer": "he_normal"}),
             "expects initializer='gaussian'; 'one' has initializer='he_normal'",

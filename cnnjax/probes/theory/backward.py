@@ -9,7 +9,18 @@ import numpy as np
 
 from cnnjax.probes.theory import density
 from cnnjax.probes.theory.signals import BROKEN, Gradient, Passage, Row, log, same, spread
-from cnnjax.probes.theory.walk import Activate, Fork, Join, Linear, Normalize, Repeat, Scale, Step, Unknown
+from cnnjax.probes.theory.walk import (
+    Activate,
+    Aside,
+    Fork,
+    Join,
+    Linear,
+    Normalize,
+    Repeat,
+    Scale,
+    Step,
+    Unknown,
+)
 
 
 class Backward:
@@ -33,7 +44,7 @@ class Backward:
                 gradient = self._join(saved, gradient)
             elif isinstance(step, Fork):
                 gradient = self._fork(gradient)
-            elif gradient is not None:
+            elif gradient is not None and not isinstance(step, Aside):
                 gradient = _back(step, saved, gradient)
         return gradient
 
@@ -100,7 +111,7 @@ def _for_rows(tape: list, rows: list[Row]) -> list:
     """The tape of a block, for the rows of another block that is like it."""
     fresh = iter(rows)
     return [
-        (step, dataclasses.replace(saved, row=next(fresh)) if isinstance(step, Activate) else saved)
+        (step, dataclasses.replace(saved, row=next(fresh)) if isinstance(step, Activate | Aside) else saved)
         for step, saved in tape
     ]
 

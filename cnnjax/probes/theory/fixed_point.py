@@ -199,7 +199,7 @@ def _fixed_correlation(
 ) -> tuple[float, float]:
     """c_star below 1 and chi_c.
 
-    As a power series in c the map has no negative coefficient (Daniely et al. 2016, section 4), so it is convex and,
+    As a power series in c the map has no negative coefficient (Daniely et al. 2016, section 8), so it is convex and,
     with a slope above 1 at c = 1, meets the diagonal once more between 0 and 1.
     """
 

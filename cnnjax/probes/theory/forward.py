@@ -13,7 +13,18 @@ from cnnjax.probes.theory import density
 from cnnjax.probes.theory.density import Density
 from cnnjax.probes.theory.normalization import batch_norm_rate
 from cnnjax.probes.theory.signals import BROKEN, Passage, Row, Signal, log, log_mean, same, spread
-from cnnjax.probes.theory.walk import Activate, Fork, Join, Linear, Normalize, Repeat, Scale, Step, Unknown
+from cnnjax.probes.theory.walk import (
+    Activate,
+    Aside,
+    Fork,
+    Join,
+    Linear,
+    Normalize,
+    Repeat,
+    Scale,
+    Step,
+    Unknown,
+)
 
 
 class Forward:
@@ -31,6 +42,9 @@ class Forward:
                 signal = self._repeat(step, signal, tape, rows)
             elif isinstance(step, Activate):
                 signal = self._activate(step, signal, tape, rows)
+            elif isinstance(step, Aside):
+                rows.append(Row(math.nan, step.reason))
+                tape.append((step, Passage(rows[-1])))
             elif isinstance(step, Unknown):
                 self.reason = step.reason
                 tape.append((step, None))

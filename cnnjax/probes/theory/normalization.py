@@ -47,7 +47,7 @@ def batch_norm_rate(activation: Elementwise, *, batch: int | None = None) -> flo
 
 
 def normalizer_free_gain(activation: Elementwise) -> float:
-    """1 / sqrt(Var[phi(z)]), z standard normal: the activation times this has variance 1 (Brock et al. 2021, section 4.1).
+    """1 / sqrt(Var[phi(z)]), z standard normal: the activation times this has variance 1 (Brock et al. 2021, section 4.3).
 
     For use with weights whose fans have mean 0 and variance 1 / fan_in; sqrt(2 / (1 - 1 / pi)) for ReLU. Published tables
     of it are Monte Carlo.

@@ -66,6 +66,12 @@ def predict(
     residual blocks whose shortcut is the identity, with the activation before the addition or behind it. Theory is that of
     infinite width; neighboring positions are taken as unrelated to a gradient's size, which circular padding makes exact.
 
+    Deep residual ReLU networks without norm leave it at any width n: <gradient, pre-activation> is the same number in every
+    layer, since what follows is homogeneous (Euler), so that this one component, 1 / n of the gradient at the head, grows
+    toward the input as the activations grow toward the head, by 2.40 a layer in second moment where the rest grows by 2.04.
+    Through 50 layers z = W y + y (NumPy, He's initializer) the second moment grew by 10^17.9, 10^17.2 and 10^16.5 at widths
+    50, 200 and 800 (means over 40, 40 and 8 networks), where 10^15.4 is predicted.
+
     Stacks of any depth are followed until every block does as the one before.
 
     Args:

@@ -23,17 +23,17 @@ from cnnjax.nn import (
     Dropout,
     Layer,
     Multiplier,
-    PreActivationBlock,
     Stack,
 )
 from cnnjax.probes.flow import Recorder
+from cnnjax.probes.parts import PRE_ACTIVATION_BLOCKS
 from cnnjax.probes.quadrature import Response, response
 from cnnjax.probes.theory.kernels import bias_variance, kernel_distribution
 
 Shape = tuple[int, ...]
 
 _POST_BLOCKS = (Cell, BasicBlock, BottleneckBlock)
-_BLOCKS = (*_POST_BLOCKS, PreActivationBlock)
+_BLOCKS = (*_POST_BLOCKS, *PRE_ACTIVATION_BLOCKS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +70,13 @@ class Activate:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Aside:
+    """An activation beside the path that theory follows, which is a row without a prediction; why, in words."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Scale:
     """A multiplication by a number."""
 
@@ -82,7 +89,7 @@ class Fork:
 
     Attributes:
       activated: whether an activation follows the addition at its end.
-      reshapes: whether the shortcut changes the shape.
+      reshapes: whether the shortcut changes the shape, or projects.
     """
 
     activated: bool
@@ -109,7 +116,7 @@ class Repeat:
     length: int
 
 
-Step = Linear | Normalize | Activate | Scale | Fork | Join | Unknown | Repeat
+Step = Linear | Normalize | Activate | Aside | Scale | Fork | Join | Unknown | Repeat
 
 
 def walk(
@@ -164,6 +171,8 @@ class _Reader:
 
     def note(self, next_function: Any, args: Any, kwargs: Any, context: Any) -> Any:
         module, path = context.module, context.module.path
+        if context.method_name == "_shortcut" and isinstance(module, _BLOCKS):
+            return self._shortcut(next_function, args, kwargs)
         if context.method_name != "__call__" or path in self._seen or not path:
             return next_function(*args, **kwargs)
         self._seen.add(path)
@@ -201,11 +210,22 @@ class _Reader:
         self._connect(args[0])
         fork = len(self.steps)
         y = next_function(*args, **kwargs)
-        reshapes = y.shape != args[0].shape
+        projects = any(isinstance(step, Aside) for step in self.steps[fork:])
+        reshapes = projects or y.shape != args[0].shape
         self.steps.insert(fork, Fork(isinstance(module, _POST_BLOCKS), reshapes))
-        if isinstance(module, PreActivationBlock):
+        if isinstance(module, PRE_ACTIVATION_BLOCKS):
             self.steps.append(Join())
         self._last = y
+        return y
+
+    def _shortcut(self, next_function: Any, args: Any, kwargs: Any) -> Any:
+        """What a shortcut computes is no part of the branch that it is executed beside."""
+        branch, last, self.steps = self.steps, self._last, []
+        y = next_function(*args, **kwargs)
+        beside = [
+            step for step in self.steps if isinstance(step, _Call) and isinstance(step.module, Activation)
+        ]
+        self.steps, self._last = [*branch, *[Aside("a projected shortcut")] * len(beside)], last
         return y
 
     def _connect(self, x: jax.Array, written: list[Any] | None = None) -> None:

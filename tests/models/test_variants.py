@@ -1,0 +1,34 @@
+"""Every registered variant: its parameters to the last one, its logits at the paper's resolution, its multiply-adds."""
+
+import jax
+import pytest
+
+from cnnjax import functional as F
+from cnnjax import models
+from cnnjax.commands.layers import rows
+
+from .golden import GOLDEN, MAPS
+
+
+def made(name, **options):
+    """Logits and variables as shapes."""
+    model, variant = models.create(name, **options), models.VARIANTS[name]
+    inputs = jax.ShapeDtypeStruct((2, *variant.image), variant.dtype)
+    return jax.eval_shape(model.init_with_output, jax.random.key(0), inputs)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_parameters_and_logits(name):
+    logits, variables = made(name)
+    assert F.parameter_count(variables["params"]) == GOLDEN[name].parameters
+    assert models.PARAMETERS[name] == GOLDEN[name].parameters
+    assert jax.tree.leaves(logits)[0].shape == (2, *MAPS.get(name, ()), models.options(name)["num_classes"])
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(variables)} == {"float32"}
+
+
+@pytest.mark.parametrize("name", [name for name in models.names() if GOLDEN[name].gmacs])
+def test_multiply_adds(name):
+    variant = models.VARIANTS[name]
+    total = sum(row.flops for row in rows(models.create(name), variant.image, dtype=variant.dtype))
+    # Published numbers are rounded to a million.
+    assert total / 2e9 == pytest.approx(GOLDEN[name].gmacs, rel=0.01, abs=0.0005)

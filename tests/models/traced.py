@@ -1,0 +1,35 @@
+"""What is known of a model without computing anything."""
+
+import functools
+
+import jax
+
+from cnnjax import models
+
+
+def inputs(name):
+    """One input of a variant, as a shape."""
+    variant = models.VARIANTS[name]
+    return jax.ShapeDtypeStruct((1, *variant.image), variant.dtype)
+
+
+def output_shapes(model, x):
+    """The shapes, for one image, of what each part of the model itself puts out, by the part's name."""
+
+    def run(x):
+        return model.init_with_output(jax.random.key(0), x, capture_intermediates=True)[1]["intermediates"]
+
+    captured = jax.eval_shape(run, x)
+    return {
+        part: tree["__call__"][0].shape[1:]
+        for part, tree in captured.items()
+        if isinstance(tree, dict) and "__call__" in tree
+    }
+
+
+@functools.cache
+def parameters(name, **options):
+    """Shapes of a variant's parameters by their paths."""
+    made = jax.eval_shape(models.create(name, **options).init, jax.random.key(0), inputs(name))["params"]
+    found = jax.tree_util.tree_leaves_with_path(made)
+    return {"/".join(key.key for key in path): leaf.shape for path, leaf in found}
