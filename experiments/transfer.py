@@ -9,20 +9,22 @@ features having been learned. Two phases are more than a `Study` can say, so thi
 Papers: Yosinski et al. 2014 (arXiv:1411.1792); Kornblith et al. 2019 (arXiv:1805.08974).
 Settings: learning rates of fine-tuned, frozen and from scratch are chosen for each number of labels on the validation split
 of the classes 5 to 9, by mean accuracy over the seeds (these labels are used for nothing else); the probes need none.
-Cost: not measured yet.
 Command: `python experiments/transfer.py`, `--quick` for a look, `--data mnist` for larger images. A run that was killed goes
 on where it was, seed by seed.
+Cost: not measured yet.
 Expected: with one label everything that was learned before is better than from scratch, and the frozen features no worse
 than fine-tuned ones; with 30 labels fine-tuned is best, and from scratch has caught up with the frozen features.
+Found: not measured yet.
 """
 
-import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -45,17 +47,17 @@ from cnnjax import functional as F
 from cnnjax.files import locked, replacing, sweep
 from cnnjax.frame import Frame
 from cnnjax.report import style
-from cnnjax.study import RunDevices, environment, one_host_device_per_core, statistics
+from cnnjax.study import environment, statistics
 from cnnjax.study.store import read_table, write_json, write_table
 
+SCRATCH = "from scratch"
 TUNED = {
-    "from scratch": training.freeze(()),
+    SCRATCH: training.freeze(()),
     "fine-tuned": training.freeze(()),
     "frozen": training.freeze("**", but="head"),
 }
-"""What stays fixed in the ways that are trained by steps."""
+"""The methods that train by steps, and what stays fixed in them."""
 METHODS = (*TUNED, "linear probe", "untrained probe")
-BASELINE = "from scratch"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,13 +76,13 @@ class Options:
     """Its layers; of a residual network 6n + 2."""
     width: int = 16
     """Channels of its first layer."""
-    learning_rates: tuple[float, ...] = (0.1, 0.03, 0.01)
+    learning_rates: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03)
     """Tried in every training on the new classes."""
     source_learning_rate: float = 0.1
     """On the first half of the classes."""
     source_steps: int = 300
     """On the first half of the classes."""
-    steps: int = 150
+    steps: int = 100
     """On the new classes."""
     batch_size: int = 32
     """Examples a step, drawn with replacement."""
@@ -99,19 +101,10 @@ class Options:
         if min(self.learning_rates, default=0) <= 0:
             raise ValueError(f"learning rates must be positive, got {list(self.learning_rates)}")
 
-    def network(self, classes: int) -> models.Model:
-        """The network for so many classes, with batch norm."""
-        size = dict(depth=self.depth, width=self.width)
-        return models.create(self.model, **size, norm="batch", num_classes=classes)
-
-    def as_config(self) -> dict[str, Any]:
-        """What decides the numbers of one seed."""
-        others = ("seeds", "out", "quick")
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-            if key not in others
-        }
+    def config(self) -> dict[str, Any]:
+        """What decides the numbers of one seed, as JSON has it."""
+        fields = dataclasses.asdict(self)
+        return json.loads(json.dumps({k: v for k, v in fields.items() if k not in ("seeds", "out", "quick")}))
 
 
 QUICK = Options(
@@ -131,45 +124,40 @@ class Examples(NamedTuple):
     images: Any
     labels: Any
 
+    def at(self, rows: np.ndarray) -> "Examples":
+        """Some of them."""
+        return Examples(self.images[rows], self.labels[rows])
+
 
 class Half(NamedTuple):
-    """Half of the classes."""
+    """Half of the classes, and the network for them."""
 
     train: Examples
     validation: Examples
     test: Examples
+    model: models.Model
 
 
-class Labeled(NamedTuple):
-    """The examples that are trained on: those at the first `size` of `rows`."""
-
-    examples: Examples
-    rows: Any
-    size: Any
-
-
-class Networks(NamedTuple):
-    """Variables with a head for the new classes, before and after the training on the others, and its test accuracy."""
-
-    untrained: Any
-    trained: Any
-    source_accuracy: Any
-
-
-def halves(dataset: data.Dataset) -> tuple[Half, Half]:
+def halves(options: Options) -> tuple[Half, Half]:
     """The first and the second half of the classes."""
+    dataset = data.load(options.data)
+    mean, std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
+    splits = (dataset.train, dataset.validation, dataset.test)
 
-    def examples(split: data.Split, first: int, last: int) -> Examples:
-        chosen = np.flatnonzero((split.labels >= first) & (split.labels < last))
-        images = data.normalize(
-            jnp.asarray(split.images[chosen]), jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
-        )
-        return Examples(np.asarray(images), np.asarray(split.labels[chosen] - first))
+    def half(first: int, last: int) -> Half:
+        rows = [np.flatnonzero((split.labels >= first) & (split.labels < last)) for split in splits]
+        examples = [
+            Examples(
+                np.asarray(data.normalize(jnp.asarray(split.images[own]), mean, std)),
+                split.labels[own] - first,
+            )
+            for split, own in zip(splits, rows, strict=True)
+        ]
+        size = dict(depth=options.depth, width=options.width)
+        return Half(*examples, models.create(options.model, **size, norm="batch", num_classes=last - first))
 
     middle = dataset.num_classes // 2
-    splits = (dataset.train, dataset.validation, dataset.test)
-    source = Half(*(examples(split, 0, middle) for split in splits))
-    return source, Half(*(examples(split, middle, dataset.num_classes) for split in splits))
+    return half(0, middle), half(middle, dataset.num_classes)
 
 
 def support(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
@@ -185,18 +173,26 @@ def support(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
     return np.stack(each, axis=1).reshape(-1)
 
 
+@functools.partial(jax.jit, static_argnames="model")
+def initial(key: jax.Array, images: jax.Array, *, model: models.Model) -> Any:
+    """The variables of an untrained network."""
+    return model.init(key, images)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "frozen", "steps", "batch_size"))
 def train(
-    model: models.Model,
-    frozen: training.Freeze,
     variables: Any,
-    labeled: Labeled,
+    examples: Examples,
+    size: jax.Array | int,
+    rate: jax.Array | float,
     key: jax.Array,
     *,
-    rate: jax.Array | float,
+    model: models.Model,
+    frozen: training.Freeze,
     steps: int,
     batch_size: int,
 ) -> Any:
-    """The variables after `steps` of SGD on batches that are drawn with replacement."""
+    """The variables after SGD on batches that are drawn with replacement from the first `size` examples."""
     optimizer = frozen.optimizer(optax.sgd(optax.cosine_decay_schedule(rate, steps), momentum=0.9))
 
     def loss(params: Any, stats: Any, batch: Examples) -> tuple[jax.Array, Any]:
@@ -206,9 +202,8 @@ def train(
 
     def step(state: tuple, index: jax.Array) -> tuple[tuple, None]:
         params, stats, memory = state
-        drawn = jax.random.randint(jax.random.fold_in(key, index), (batch_size,), 0, labeled.size)
-        batch = jax.tree.map(lambda array: array[labeled.rows[drawn]], labeled.examples)
-        gradients, stats = jax.grad(loss, has_aux=True)(params, stats, batch)
+        drawn = jax.random.randint(jax.random.fold_in(key, index), (batch_size,), 0, size)
+        gradients, stats = jax.grad(loss, has_aux=True)(params, stats, examples.at(drawn))
         updates, memory = optimizer.update(gradients, memory, params)
         return (optax.apply_updates(params, updates), stats, memory), None
 
@@ -218,127 +213,63 @@ def train(
     return {"params": params, "batch_stats": stats}
 
 
-def right(model: models.Model, variables: Any, examples: Examples) -> jax.Array:
-    """1 for each right answer, 0 for each wrong one, `(n,)`."""
+@functools.partial(jax.jit, static_argnames="model")
+def accuracy(variables: Any, examples: Examples, *, model: models.Model) -> jax.Array:
+    """The share of right answers."""
     logits = jax.lax.map(
         lambda image: model.apply(variables, image[None], train=False)[0], examples.images, batch_size=250
     )
-    return F.accuracy(logits, examples.labels).astype(jnp.float32)
+    return F.accuracy(logits, examples.labels).astype(jnp.float32).mean()
 
 
-def pretrain(
-    options: Options, source: models.Model, target: models.Model, seed: jax.Array, half: Half
-) -> Networks:
-    """Trains on the first half of the classes."""
-    start, batches, head = jax.random.split(jax.random.key(seed), 3)
-    images = half.train.images[:1]
-    labeled = Labeled(half.train, jnp.arange(len(half.train.labels)), len(half.train.labels))
+def one_seed(options: Options, source: Half, target: Half, seed: int, say: Callable[[str], object]) -> Frame:
+    """A row for each method, number of shots and learning rate; `say` hears what is computed."""
+    say("the first half")
+    start, batches, head, key = jax.random.split(jax.random.key(seed), 4)
+    image, size = source.train.images[:1], len(source.train.labels)
     length = dict(steps=options.source_steps, batch_size=options.batch_size)
-    untrained = source.init(start, images)
     rate, nothing = options.source_learning_rate, training.freeze(())
-    trained = train(source, nothing, untrained, labeled, batches, rate=rate, **length)
-    with_head = functools.partial(training.replace_head, model=target, key=head, image=images)
-    return Networks(with_head(untrained), with_head(trained), right(source, trained, half.test).mean())
+    before = initial(start, image, model=source.model)
+    after = train(before, source.train, size, rate, batches, model=source.model, frozen=nothing, **length)
+    untrained, trained = (training.replace_head(made, target.model, head, image) for made in (before, after))
+    labeled = target.train.at(support(target.train.labels, max(options.shots), seed))
+    rows: list[dict[str, Any]] = []
+    for method, frozen in TUNED.items():
+        say(method)
+        made = untrained if method == SCRATCH else trained
+        rows += [{"method": method, **row} for row in tuned(options, target, made, labeled, frozen, key)]
+    for method, made in (("linear probe", trained), ("untrained probe", untrained)):
+        say(method)
+        rows += [{"method": method, **row} for row in probed(options, target, made, labeled)]
+    reached = float(accuracy(after, source.test, model=source.model))
+    return pd.DataFrame(rows).assign(seed=seed, source_accuracy=reached)
 
 
-def tune(
-    options: Options, target: models.Model, frozen: training.Freeze, one: tuple[Any, Any, Any], half: Half
-) -> jax.Array:
-    """Validation and test accuracy `(shots, learning rates, 2)` after training on few examples of the new classes.
-
-    `one` holds a seed, its variables to start from, and the indices that `support` drew.
-    """
-    seed, variables, rows = one
-    classes, key = target.num_classes, jax.random.fold_in(jax.random.key(seed), 1)
-    validation = len(half.validation.labels)
-    unseen = jax.tree.map(lambda *parts: jnp.concatenate(parts), half.validation, half.test)
-
-    def cell(numbers: tuple[jax.Array, jax.Array]) -> jax.Array:
-        size, rate = numbers
-        labeled = Labeled(half.train, rows, size)
-        length = dict(steps=options.steps, batch_size=options.batch_size)
-        made = train(target, frozen, variables, labeled, key, rate=rate, **length)
-        answers = right(target, made, unseen)
-        return jnp.stack([answers[:validation].mean(), answers[validation:].mean()])
-
-    shots, rates = jnp.asarray(options.shots), jnp.asarray(options.learning_rates)
-    grid = (jnp.repeat(shots * classes, len(rates)), jnp.tile(rates, len(shots)))
-    return jax.lax.map(cell, grid).reshape(len(shots), len(rates), 2)
+def tuned(
+    options: Options, half: Half, variables: Any, labeled: Examples, frozen: training.Freeze, key: jax.Array
+) -> Iterator[dict[str, float]]:
+    """Accuracies after training on the first labeled examples, by number of shots and learning rate."""
+    model = half.model
+    length = dict(steps=options.steps, batch_size=options.batch_size)
+    for shots, rate in itertools.product(options.shots, options.learning_rates):
+        size = shots * model.num_classes
+        made = train(variables, labeled, size, rate, key, model=model, frozen=frozen, **length)
+        yield {
+            "shots": shots,
+            "learning_rate": rate,
+            "validation_accuracy": float(accuracy(made, half.validation, model=model)),
+            "test_accuracy": float(accuracy(made, half.test, model=model)),
+        }
 
 
-def probe(
-    options: Options, target: models.Model, variables: Any, rows: np.ndarray, half: Half
-) -> list[float]:
-    """Test accuracy of linear classifiers on a network's features, one for each number of shots."""
-    labeled = jax.tree.map(lambda array: array[rows], half.train)
-    known = training.embed(target, variables, labeled.images)
-    unknown = training.embed(target, variables, half.test.images)
-    sizes = [shots * target.num_classes for shots in options.shots]
-    fitted = [training.fit_linear(known[:size], labeled.labels[:size]) for size in sizes]
-    return [float(classifier.score(unknown, half.test.labels)) for classifier in fitted]
-
-
-class Programs:
-    """What is computed, compiled once; the seeds of one call lie on the devices side by side.
-
-    Args:
-      options: of the experiment.
-      together: the number of seeds of a call.
-    """
-
-    stages = ("training on the first half", *TUNED, "probes")
-
-    def __init__(self, options: Options, together: int) -> None:
-        dataset = data.load(options.data)
-        self.options, self.halves = options, halves(dataset)
-        middle = dataset.num_classes // 2
-        self.source, self.target = options.network(middle), options.network(dataset.num_classes - middle)
-        self.support = functools.partial(support, self.halves[1].train.labels, max(options.shots))
-        self.devices = RunDevices(jax.devices()[:together])
-        self._shared = self.devices.everywhere(self.halves)
-        self._compiled: dict[str, Callable] = {}
-
-    def rows(self, seeds: Sequence[int], say: Callable[[str], object]) -> list[Frame]:
-        """A table for each seed: a row for each method, number of shots and learning rate; `say` hears each stage."""
-        say(self.stages[0])
-        numbers, rows = np.asarray(seeds, np.uint32), np.stack([self.support(seed) for seed in seeds])
-        learn = functools.partial(pretrain, self.options, self.source, self.target)
-        networks: Networks = self._call("pretrain", learn, numbers, self._shared[0])
-        tuned = {}
-        for method, frozen in TUNED.items():
-            say(method)
-            start = networks.untrained if method == BASELINE else networks.trained
-            program = functools.partial(tune, self.options, self.target, frozen)
-            tuned[method] = self._call(str(frozen), program, (numbers, start, rows), self._shared[1])
-        say(self.stages[-1])
-        found = []
-        for i, seed in enumerate(seeds):
-            network = jax.tree.map(lambda array, i=i: np.asarray(array[i]), networks)
-            trained = {method: np.asarray(cells[i]) for method, cells in tuned.items()}
-            found.append(self._table(seed, network, trained, rows[i]))
-        return found
-
-    def _call(self, name: str, function: Callable, many: Any, shared: Half) -> Any:
-        many = self.devices.split(many)
-        if name not in self._compiled:
-            self._compiled[name] = self.devices.compile(function, many, shared)
-        return self._compiled[name](many, shared)
-
-    def _table(self, seed: int, network: Networks, tuned: dict[str, np.ndarray], rows: np.ndarray) -> Frame:
-        options, found = self.options, []
-        for method, cells in tuned.items():
-            for i, shots in enumerate(options.shots):
-                for rate, (validation, test) in zip(options.learning_rates, cells[i], strict=True):
-                    found.append((method, shots, rate, validation, test))
-        for method, variables in zip(METHODS[-2:], (network.trained, network.untrained), strict=True):
-            scores = probe(options, self.target, variables, rows, self.halves[1])
-            found += [
-                (method, shots, math.nan, math.nan, score)
-                for shots, score in zip(options.shots, scores, strict=True)
-            ]
-        columns = ["method", "shots", "learning_rate", "validation_accuracy", "test_accuracy"]
-        accuracy = float(network.source_accuracy)
-        return pd.DataFrame(found, columns=columns).assign(seed=seed, source_accuracy=accuracy)
+def probed(options: Options, half: Half, variables: Any, labeled: Examples) -> Iterator[dict[str, float]]:
+    """Accuracies of linear classifiers on a network's features, by number of shots."""
+    known = training.embed(half.model, variables, labeled.images)
+    unknown = training.embed(half.model, variables, half.test.images)
+    for shots in options.shots:
+        size = shots * half.model.num_classes
+        classifier = training.fit_linear(known[:size], labeled.labels[:size])
+        yield {"shots": shots, "test_accuracy": float(classifier.score(unknown, half.test.labels))}
 
 
 def prepare(options: Options) -> None:
@@ -347,123 +278,109 @@ def prepare(options: Options) -> None:
     Raises:
       ValueError: it is of a run with other options.
     """
-    file, config = options.out / "transfer.json", options.as_config()
-    if file.exists():
-        before = json.loads(file.read_text())["config"]
-        if changed := [key for key in config if config[key] != before.get(key)]:
-            key = changed[0]
+    file, config = options.out / "transfer.json", options.config()
+    before = json.loads(file.read_text())["config"] if file.exists() else config
+    for key, value in config.items():
+        if before.get(key) != value:
             raise ValueError(
-                f"{options.out} is of a run with {key} = {before.get(key)}, not {config[key]}: choose another folder with "
-                "--out, or delete this one"
+                f"{options.out} is of a run with {key} = {before.get(key)}, not {value}: choose another folder with --out, "
+                "or delete this one"
             )
     sweep(options.out)
     about = {"versions": environment.versions(), "device": environment.device(jax.devices())}
     write_json(file, {"config": config, **about, "commit": environment.commit()})
 
 
-def collect(options: Options, console: Console) -> Frame:
+def collect(options: Options) -> Frame:
     """The tables of all seeds; what an earlier run has written is not computed again."""
-    files = {seed: options.out / "seeds" / f"seed_{seed:03d}.parquet" for seed in range(options.seeds)}
-    missing = [seed for seed, file in files.items() if not file.exists()]
-    if missing:
-        together = min(len(jax.devices()), len(missing))
-        programs = Programs(options, together)
-        with Progress(console=console) as progress:
-            task = progress.add_task("", total=math.ceil(len(missing) / together) * len(programs.stages))
-            for first in range(0, len(missing), together):
-                seeds = missing[first : first + together]
-                # A call has always as many seeds; the last is computed again to fill it.
-                filled = [*seeds, *[seeds[-1]] * (together - len(seeds))]
+    files = [options.out / "seeds" / f"seed_{seed:03d}.parquet" for seed in range(options.seeds)]
+    missing = [seed for seed, file in enumerate(files) if not file.exists()]
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=len(missing) * (1 + len(METHODS)))
+        source, target = halves(options)
+        for seed in missing:
 
-                def say(stage: str, seeds: Sequence[int] = seeds) -> None:
-                    progress.update(task, advance=1, description=f"seeds {seeds[0]} to {seeds[-1]}: {stage}")
+            def say(stage: str, seed: int = seed) -> None:
+                progress.update(task, advance=1, description=f"seed {seed}: {stage}")
 
-                for seed, table in zip(seeds, programs.rows(filled, say), strict=False):
-                    write_table(files[seed], table)
-    return pd.concat([read_table(file) for file in files.values()], ignore_index=True)
+            write_table(files[seed], one_seed(options, source, target, seed, say))
+    return pd.concat([read_table(file) for file in files], ignore_index=True)
 
 
 def selected(table: Frame) -> Frame:
     """The rows at the learning rate whose mean validation accuracy over the seeds is best, for each method and shots."""
     cell = ["method", "shots"]
-    mean = table.groupby([*cell, "learning_rate"], dropna=False)["validation_accuracy"].transform("mean")
-    # The probes have no learning rate, and so one row a seed.
-    mean = mean.fillna(0)
-    best = mean.groupby([table["method"], table["shots"]]).transform("max")
-    return table[mean == best].drop_duplicates([*cell, "seed"])
+    means = table.groupby([*cell, "learning_rate"], dropna=False)["validation_accuracy"].transform("mean")
+    # The probes have one row a seed, and no learning rate.
+    means = means.fillna(0)
+    best = means.groupby([table["method"], table["shots"]]).transform("max")
+    return table[means == best].drop_duplicates([*cell, "seed"])
 
 
 def gains(chosen: Frame) -> Frame:
-    """By how much each method is above the baseline, seed by seed, in the column `gain`."""
-    keys = ["shots", "seed"]
-    baseline = chosen[chosen["method"] == BASELINE].set_index(keys)["test_accuracy"]
-    others = chosen[chosen["method"] != BASELINE]
-    below = baseline.loc[list(others[keys].itertuples(index=False, name=None))].to_numpy()
-    return others.assign(gain=others["test_accuracy"] - below)
+    """By how much each method is above training from scratch, seed by seed, in the column `gain`."""
+    wide = chosen.pivot(index=["shots", "seed"], columns="method", values="test_accuracy")
+    above = wide.sub(wide.pop(SCRATCH), axis=0)
+    return above.melt(ignore_index=False, value_name="gain").reset_index()
 
 
 def summary(chosen: Frame) -> Table:
-    """Test accuracy and gain over the baseline, with 95 % intervals over the seeds."""
-    shots = sorted(chosen["shots"].unique())
+    """Test accuracy and gain over training from scratch, with 95 % intervals over the seeds."""
     table = Table(title=f"Test accuracy in %, {chosen['seed'].nunique()} seeds", title_justify="left")
-    table.add_column("labels for each class", no_wrap=True)
-    for number in shots:
-        table.add_column(str(number), no_wrap=True)
-
-    def add(frame: Frame, column: str, prefix: str = "") -> None:
-        for method in (method for method in METHODS if (frame["method"] == method).any()):
-            own = frame[frame["method"] == method].groupby("shots")[column]
-            table.add_row(prefix + method, *(_text(own.get_group(number)) for number in shots))
-
-    add(chosen, "test_accuracy")
-    table.add_section()
-    add(gains(chosen), "gain", "gain: ")
+    shots = sorted(chosen["shots"].unique())
+    for title in ("labels for each class", *map(str, shots)):
+        table.add_column(title, no_wrap=True)
+    for frame, column, prefix in ((chosen, "test_accuracy", ""), (gains(chosen), "gain", "gain: ")):
+        table.add_section()
+        for method in [method for method in METHODS if (frame["method"] == method).any()]:
+            cells = frame[frame["method"] == method].groupby("shots")[column]
+            found = [statistics.mean(100 * cells.get_group(number)) for number in shots]
+            table.add_row(prefix + method, *(str(estimate).partition(" (")[0] for estimate in found))
     return table
-
-
-def _text(values: Any) -> str:
-    return str(statistics.mean(100 * values)).partition(" (")[0]
 
 
 @style.styled
 def draw(chosen: Frame, name: str) -> Figure:
-    """Accuracy and gain over the baseline by the number of labels; bars are 95 % intervals over the seeds."""
+    """Accuracy, and gain over training from scratch, by the number of labels; bars are 95 % intervals over the seeds."""
     figure = Figure(figsize=(style.WIDTH, 2.9), layout="constrained")
     left, right = figure.subplots(1, 2)
+    colors, markers = list(style.CATEGORIES[: len(METHODS)]), list(style.MARKERS[: len(METHODS)])
     look: Any = dict(
-        palette=list(style.CATEGORIES[: len(METHODS)]), markers=list(style.MARKERS[: len(METHODS)])
+        x="shots", hue="method", hue_order=METHODS, palette=colors, markers=markers, legend=False
     )
-    look |= dict(x="shots", hue="method", hue_order=METHODS, dodge=0.35, errorbar=_interval, legend=False)
-    seaborn.pointplot(chosen, y="test_accuracy", ax=left, ms=4, lw=1.1, **look)
-    seaborn.pointplot(gains(chosen), y="gain", ax=right, ms=4, lw=1.1, **look)
-    right.axhline(0, color=style.CATEGORIES[0], lw=1.1)
-    for axes, label in ((left, "test accuracy"), (right, f"gain over training {BASELINE}")):
+    look |= dict(errorbar=interval, dodge=0.35, markersize=4, linewidth=1.1)
+    seaborn.pointplot(chosen, y="test_accuracy", ax=left, **look)
+    seaborn.pointplot(gains(chosen), y="gain", ax=right, **look)
+    right.axhline(0, color=colors[METHODS.index(SCRATCH)], lw=1.1)
+    for axes, label in ((left, "test accuracy"), (right, f"gain over training {SCRATCH}")):
         axes.set(xlabel="labels for each of the new classes", ylabel=label)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     handles = [
         Line2D([], [], color=color, marker=marker, ms=4, label=method)
-        for method, color, marker in zip(METHODS, look["palette"], look["markers"], strict=True)
+        for method, color, marker in zip(METHODS, colors, markers, strict=True)
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(METHODS), title=name)
     return figure
 
 
-def _interval(values: Any) -> tuple[float, float]:
+def interval(values: Any) -> tuple[float, float]:
+    """The 95 % interval of a mean, as seaborn asks for it."""
     estimate = statistics.mean(values)
     if estimate.low is None or estimate.high is None:
         return math.nan, math.nan
     return estimate.low, estimate.high
 
 
-def report(options: Options, table: Frame, console: Console) -> None:
+def report(options: Options, table: Frame) -> None:
     """Writes the table of all runs and the figure, and prints the summary."""
     chosen = selected(table)
     write_table(options.out / "transfer.parquet", table)
-    figure = draw(chosen, f"{options.data}, {options.seeds} seeds")
-    for ending, content in style.render(figure).items():
+    for ending, content in style.render(draw(chosen, f"{options.data}, {options.seeds} seeds")).items():
         with replacing(options.out / f"transfer.{ending}") as temporary:
             temporary.write_bytes(content)
     source = statistics.mean(100 * table.groupby("seed")["source_accuracy"].first())
+    # Nothing is cut off where the output is no terminal.
+    console = Console(width=max(110, Console().width))
     console.print(summary(chosen))
     console.print(f"On the first half of the classes: {source}. Figure: {options.out / 'transfer.png'}")
 
@@ -475,20 +392,18 @@ def main(args: Sequence[str] | None = None) -> int:
       The exit status: 0, 2 for an error, or 130 after an interruption.
     """
     args = sys.argv[1:] if args is None else list(args)
-    default = QUICK if "--quick" in args else Options()
-    options = tyro.cli(Options, default=default, args=args)
+    options = tyro.cli(Options, default=QUICK if "--quick" in args else Options(), args=args)
     try:
         options.check()
-        # JAX raises it once it has started.
-        with contextlib.suppress(RuntimeError):
-            one_host_device_per_core()
         with locked(options.out):
             prepare(options)
-            report(options, collect(options, Console(stderr=True)), Console())
+            report(options, collect(options))
     except KeyboardInterrupt:
         print("stopped: the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, OSError) as error:
+        if "CNNJAX_DEBUG" in os.environ:
+            raise
         print(f"transfer: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,15 +1,19 @@
 """Strict mode for every test: no silent promotion of ranks or types, several devices, real data where it exists."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Eight devices, and programs compiled as the study engine does (`cnnjax.study.devices.jit`).
+# Eight devices, and programs that compile in half of the usual time: their own speed does not matter here. XLA ends the
+# process at a flag that it does not know.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=2",
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_parallel_codegen_split_count=1",
+        "--xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib") < "0.11" else "",
     ]
 )
 

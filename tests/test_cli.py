@@ -14,13 +14,19 @@ def test_help_lists_the_commands(args, capsys):
     assert exit.value.code == 0
     output = capsys.readouterr().out
     assert "usage: cnnjax" in output
-    assert all(f"• {command} " in output for command in ("run", "report", "data", "summary", "doctor"))
+    assert all(
+        f"• {command} " in output
+        for command in ("run", "report", "data", "models", "summary", "explain", "doctor")
+    )
 
 
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["runn", "x.py"], "Available subcommands: run, reproduce, report, data, summary, doctor"),
+        (
+            ["runn", "x.py"],
+            "Available subcommands: run, reproduce, report, data, models, summary, explain, doctor",
+        ),
         (["run", "x.py", "--batch-sizee", "3"], "Perhaps you meant: --batch-size N"),
         (["run"], "Missing from cnnjax run: FILE"),
         (["run", "x.py", "--seeds", "many"], "Error parsing --seeds"),

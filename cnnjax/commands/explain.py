@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from cnnjax.explain import Explanation
     from cnnjax.models import Model
 
-# Of ImageNet's training images; torchvision's weights expect them.
+# Of ImageNet's training images; torchvision's weights expect them, but for two models that were trained elsewhere.
 IMAGENET_CLASSES = 1000
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+ELSEWHERE = {"googlenet": HALVES, "inception_v3": HALVES}
 TOP = 5
 
 
@@ -27,9 +29,9 @@ class Explain:
     """Show what a trained model sees in a picture: its likeliest classes, and a map of the evidence over the picture."""
 
     model: Annotated[str, arg(metavar="NAME", help_behavior_hint="")]
-    """The name of a model; `cnnjax summary` lists them."""
+    """The name of a model; `cnnjax models` lists them."""
     weights: Annotated[Path, arg(metavar="FILE", help_behavior_hint="")]
-    """Its variables, as cnnjax.interop.save_variables writes them."""
+    """Its variables: of cnnjax.interop.save_variables, or a .pth or .safetensors file of torchvision's."""
     image: Annotated[Path, arg(metavar="FILE", help_behavior_hint="")]
     """A picture. It is scaled to cover the model's size, and its center cut out."""
     method: Annotated[str, arg(metavar="NAME")] = "gradcam"
@@ -47,7 +49,8 @@ class Explain:
     mean: Annotated[
         tuple[float, ...] | None, arg(metavar="M ...", help_behavior_hint="(default: ImageNet's)")
     ] = None
-    """Of each channel of the training data, from 0 to 1. Models of other data than ImageNet have no default."""
+    """Of each channel of the training data, from 0 to 1. googlenet and inception_v3 take 0.5, as torchvision's; models of
+    other data than ImageNet have no default."""
     std: Annotated[
         tuple[float, ...] | None, arg(metavar="S ...", help_behavior_hint="(default: ImageNet's)")
     ] = None
@@ -64,7 +67,7 @@ class Explain:
         """Writes the overlay and prints the classes."""
         import numpy as np
 
-        from cnnjax import explain, interop, models
+        from cnnjax import explain, models
         from cnnjax.explain.pictures import check_ending
 
         model = models.create(
@@ -75,11 +78,12 @@ class Explain:
         shape = self._shape()
         normalization = self._normalization(shape[-1])
         picture = explain.read_picture(self.image, size=shape[:2], channels=shape[-1])
-        variables = interop.load_variables(self.weights, model, shape)
-        scores, found, areas = self._compute(model, variables, picture, normalization)
+        variables = load_weights(self.weights, model, shape)
+        chosen = self._with_layer(model, variables, shape)
+        scores, found, areas = chosen._compute(model, variables, picture, normalization)
         heat = explain.enlarge(np.asarray(found.maps[0]))
         explain.write_picture(out, explain.overlay(explain.enlarge(picture), heat))
-        for line in self._lines(np.asarray(scores), found, areas):
+        for line in chosen._lines(np.asarray(scores), found, areas):
             print(line)
         print(f"overlay: {out}")
         return 0
@@ -104,7 +108,7 @@ class Explain:
 
         imagenet = models.options(self.model)["num_classes"] == IMAGENET_CLASSES and channels == 3
         found = []
-        for name, usual in IMAGENET.items():
+        for name, usual in ELSEWHERE.get(self.model, IMAGENET).items():
             values = getattr(self, name) or (usual if imagenet else None)
             if values is None:
                 raise ValueError(
@@ -118,6 +122,18 @@ class Explain:
                 raise ValueError(f"--std takes positive numbers; got {min(values)}")
             found.append(jnp.asarray(values, jnp.float32))
         return found
+
+    def _with_layer(self, model: "Model", variables: Any, shape: tuple[int, ...]) -> "Explain":
+        """The same with the layer that a class activation map takes by default."""
+        import jax
+        import jax.numpy as jnp
+
+        from cnnjax import explain
+
+        if self.layer is not None or not self.method.startswith("gradcam"):
+            return self
+        images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        return dataclasses.replace(self, layer=explain.last_spatial_layer(model, variables, images))
 
     def _compute(
         self,
@@ -158,9 +174,36 @@ class Explain:
         best = (-scores).argsort(kind="stable")
         for index in best[:TOP]:
             yield f"class {index}: {probabilities[index]:.1%}"
-        yield f"{self.method} of class {best[0] if self.target is None else self.target}"
+        place = "" if self.layer is None else f" at {self.layer}"
+        yield f"{self.method} of class {best[0] if self.target is None else self.target}{place}"
         if found.completeness_error is not None and found.difference is not None:
             error, difference = float(found.completeness_error[0]), float(found.difference[0])
             yield f"completeness error {error:.2g} of a score difference of {difference:.3g}"
         for name, area in areas.items():
             yield f"area under the {name} curve {float(area):.3f}"
+
+
+def load_weights(path: Path, model: "Model", image: tuple[int, ...]) -> dict[str, Any]:
+    """The variables of a model from a file of ours or of torchvision's.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      TypeError, ValueError: it is of another kind, was cut off, or holds the weights of another model.
+    """
+    from cnnjax import interop
+    from cnnjax.interop.torchvision_names import FAMILIES
+
+    if type(model) in FAMILIES and path.is_file() and not _holds_ours(path):
+        return interop.torchvision.load(path, model, image=image)
+    return interop.load_variables(path, model, image)
+
+
+def _holds_ours(path: Path) -> bool:
+    """Whether a file is one of `save_variables`."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return any(name.startswith("params/") for name in file.keys())
+    except safetensors.SafetensorError:
+        return False

@@ -74,7 +74,9 @@ def grad_cam_plus_plus(
     return _weighted(jnp.sum(slopes, axis=_positions(maps), keepdims=True), maps, images, resize)
 
 
-def last_spatial_layer(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> str:
+def last_spatial_layer(
+    model: nn.Module, variables: Mapping[str, Any], images: jax.Array | jax.ShapeDtypeStruct
+) -> str:
     """The name of the last layer, or block of layers, that puts out maps of more than one position, but not the logits.
 
     Raises:

@@ -63,7 +63,7 @@ def cut(
 
 
 def layer_shapes(
-    model: nn.Module, variables: Mapping[str, Any], images: jax.Array
+    model: nn.Module, variables: Mapping[str, Any], images: jax.Array | jax.ShapeDtypeStruct
 ) -> dict[str, tuple[int, ...]]:
     """The shape `(batch, ..., channels)` of what each layer and block puts out, in the order in which they are done.
 

@@ -1,12 +1,12 @@
 """The places of a model whose output can be looked at, by name, also inside scanned stacks."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from cnnjax.functional.names import lookup
 from cnnjax.nn import Activation, Stack
@@ -50,7 +50,9 @@ class _Output:
         return self.module if self.activation else (*self.module, OUTPUT)
 
 
-def places(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> dict[str, Place]:
+def places(
+    model: nn.Module, variables: Mapping[str, Any], images: jax.Array | jax.ShapeDtypeStruct
+) -> dict[str, Place]:
     """Where a model can be cut, by name, in the order in which the modules are done. Nothing is computed.
 
     "stage1[0]/layer2" is the activation of a layer, as in `probes.features`, "stage1[0]" the block around it, and
@@ -74,7 +76,7 @@ def places(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) ->
         if output.activation:
             found.pop(name, None)
         lengths = shapes[output][:depth]
-        flat = sum(i * math.prod(lengths[axis + 1 :]) for axis, i in enumerate(index))
+        flat = int(np.ravel_multi_index(index, lengths)) if index else 0
         listed = output.activation or output.module in blocks
         found.setdefault(name, Place(output.module, lengths, flat, shapes[output][depth:], listed))
     if not blocks:
@@ -93,7 +95,9 @@ def find(known: Mapping[str, Place], name: str) -> Place:
     return lookup({**listed, name: known[name]} if name in known else listed, name, "layer")
 
 
-def _outputs(model: nn.Module, variables: Mapping[str, Any], images: jax.Array) -> tuple[list[_Output], Any]:
+def _outputs(
+    model: nn.Module, variables: Mapping[str, Any], images: jax.Array | jax.ShapeDtypeStruct
+) -> tuple[list[_Output], Any]:
     """The modules that put out one array, and the shapes of those, from one abstract trace."""
     done: dict[Path, bool] = {}
     scanned: list[Path] = []

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from cnnjax.models.base import is_integer
+
 Target = int | jax.Array | np.ndarray | None
 
 
@@ -22,7 +24,8 @@ def resolve_target(scores: jax.Array, target: Target) -> jax.Array:
     batch, classes = scores.shape
     if target is None:
         return jnp.argmax(scores, axis=-1).astype(jnp.int32)
-    if isinstance(target, bool) or not jnp.issubdtype(jnp.result_type(target), jnp.integer):
+    integer = is_integer(target) or jnp.issubdtype(getattr(target, "dtype", jnp.float32), jnp.integer)
+    if not integer:
         raise TypeError(
             f"target must be the index of a class, an integer from 0 to {classes - 1}; got {target!r}"
         )

@@ -56,7 +56,8 @@ class EfficientNet(Scaled, kw_only=True):
       stages: rows (fused, expansion, window, stride, channels, blocks), the stride that of the first block. Fused blocks
         have no squeeze-and-excite.
       stem_width, last_width: channels of the first and last convolution, before scaling.
-      drop_path: stochastic depth: block i of n, counted from 0, loses its branch at the rate drop_path * i / n.
+      drop_path: stochastic depth: block i of n, counted from 0, loses its branch at the rate drop_path * i / n, if it has
+        a shortcut.
       skip: whether the shortcuts are there; without parameters, between blocks' ends of the same shape.
     """
 

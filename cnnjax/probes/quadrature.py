@@ -34,11 +34,7 @@ SMALLEST_Q, LARGEST_Q = 1e-12, 1e18
 # Activations are evaluated on blocks of one size, so that each is compiled once.
 _BLOCK = 6400
 # Of a program that runs a few times XLA's optimizations cost more than they bring.
-_COMPILER_OPTIONS = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
-}
+_COMPILER_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
 _CHUNK = 128
 
 

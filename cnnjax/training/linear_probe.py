@@ -128,8 +128,10 @@ def linear_probe(
 ) -> LinearProbe:
     """The accuracy of `fit_linear` by k-fold cross-validation: each example is judged by a classifier that did not see it.
 
-    The penalty is chosen anew inside each fold. The interval is that of `statistics.mean` over the folds. The folds share
-    most of their training examples, and no interval from one cross-validation is exact (Bengio & Grandvalet 2004).
+    The penalty is chosen anew inside each fold. The interval is that of `statistics.mean` over the folds: Student's t, and
+    BCa from 20 folds on. Folds share most of their training examples, so that no interval from one cross-validation is
+    exact (Bengio & Grandvalet 2004); with 5 folds it covered the expected accuracy in 93 and 95 % of 400 sets of 100 and
+    400 examples (two Gaussians in 10 dimensions; scikit-learn 1.9.1, 2026-11-21).
 
     Args:
       features: `(n, features)`, as from `embed`.

@@ -43,14 +43,14 @@ def arguments(folder, *more):
 def test_the_classes_and_the_overlay(files, capsys, monkeypatch):
     model, made, levels, folder = files
     monkeypatch.chdir(folder)
-    assert main(arguments(folder, "--layer", "stack[1]/layer")) == 0
+    assert main(arguments(folder)) == 0
     lines = capsys.readouterr().out.splitlines()
     x = (levels[None] / 255 - np.array([0.5, 0.4, 0.3])) / np.array([0.25, 0.2, 0.3])
     x = x.astype(np.float32)
     probabilities = np.asarray(jax.nn.softmax(model.apply(made, x)[0]))
     best = np.argsort(-probabilities)[:5]
     assert lines[:5] == [f"class {i}: {probabilities[i]:.1%}" for i in best]
-    assert lines[5:] == [f"gradcam of class {best[0]}", "overlay: cat-gradcam.png"]
+    assert lines[5:] == [f"gradcam of class {best[0]} at stack", "overlay: cat-gradcam.png"]
     heat = explain.grad_cam(model, made, x, layer="stack[1]/layer")[0]
     expected = explain.overlay(explain.enlarge(levels), explain.enlarge(np.asarray(heat)))
     written = np.asarray(Image.open(folder / "cat-gradcam.png"))

@@ -46,9 +46,9 @@ def one_conv():
 
 
 def residual(**options):
-    """A residual network with two blocks in each scanned stack, and its variables and images."""
-    model = models.create("cifar_resnet", depth=20, width=4, num_classes=5, **options)
-    x = images(2, 8, 8, 3)
+    """A scanned stack of three residual layers, and its variables and images."""
+    shared = dict(depth=5, width=4, num_classes=5, skip=True)
+    model, x = models.create("plain", **{**shared, **options}), images(2, 6, 6, 3)
     return model, variables(model, x), x
 
 

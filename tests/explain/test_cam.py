@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import explain, models, nn
+from cnnjax import explain, models, nn, probes
 
-from ..drawn import images, shapes
+from ..drawn import images, shapes, variables
 from . import small
 
 
@@ -54,18 +54,18 @@ def test_the_gradient_of_a_layer_in_a_stack_is_that_of_its_slice():
     def score(shift):
         def shifted(next_function, args, kwargs, context):
             y = next_function(*args, **kwargs)
-            place = ("stage1", "block_1", "layer1", "act")
+            place = ("stack", "block_1", "layer", "act")
             return y + shift if context.module.path == place and context.method_name == "__call__" else y
 
         with small.linen.intercept_methods(shifted):
             return jnp.sum(model.apply(made, x)[:, 3])
 
-    gradient = jax.jit(jax.grad(score))(jnp.zeros((2, 8, 8, 4)))
+    gradient = jax.jit(jax.grad(score))(jnp.zeros((2, 6, 6, 4)))
     stacked, whole = model.clone(scan=True), nn.restack(made)
 
     @jax.jit
     def through_cut(v):
-        function, maps = explain.cut(stacked, v, x, "stage1[1]/layer1")
+        function, maps = explain.cut(stacked, v, x, "stack[1]/layer")
         return jax.grad(lambda a: jnp.sum(function(a)[:, 3]))(maps), function(maps)
 
     found, scores = through_cut(whole)
@@ -78,7 +78,7 @@ def test_maps_of_stacks_do_not_depend_on_how_they_run():
     model, made, x = small.residual()
 
     def run(model, v):
-        options = dict(target=jnp.array([1, 4]), layer="stage2[0]/layer2")
+        options = dict(target=jnp.array([1, 4]), layer="stack[1]/layer")
         return explain.grad_cam(model, v, x, **options), explain.guided_backpropagation(model, v, x, target=1)
 
     scanned = jax.jit(lambda v: run(model, v))(made)
@@ -91,46 +91,92 @@ def test_maps_of_stacks_do_not_depend_on_how_they_run():
 
 
 def test_the_map_is_brought_to_the_size_of_the_image():
-    model, made, x = small.residual()
+    model, x = models.create("lenet5", padding="SAME"), images(2, 8, 8, 1)
     run = jax.jit(
-        lambda v, x: [
-            explain.grad_cam(model, v, x, layer="stage3[0]/layer1", resize=r) for r in (True, False)
+        lambda v: [
+            explain.grad_cam(model, v, x, layer="c3", target=1, resize=resize) for resize in (True, False)
         ]
     )
-    resized, bare = run(made, x)
-    assert resized.shape == (2, 8, 8) and bare.shape == (2, 2, 2)
-    # The first pixel's center lies beyond that of the map's.
-    np.testing.assert_allclose(resized[:, ::7, ::7], bare, rtol=1e-5)
+    resized, bare = run(variables(model, x))
+    assert resized.shape == (2, 8, 8) and bare.shape == (2, 4, 4)
+    # The centers of the corner pixels lie beyond those of the map's.
+    np.testing.assert_allclose(resized[:, ::7, ::7], bare[:, ::3, ::3], rtol=1e-5)
+    expected = np.asarray(bare)[:, :2, :2].reshape(2, 4) @ np.array([9, 3, 3, 1]) / 16
+    np.testing.assert_allclose(resized[:, 1, 1], expected, rtol=1e-4)
 
 
-def families():
-    """The first variant of each class."""
-    return {variant.family: name for name, variant in reversed(models.VARIANTS.items())}.values()
+# Every rank, a dense prediction, words.
+VARIED = ["c3d", "deepsea", "text_cnn", "unet"]
+FAMILIES = {variant.family: name for name, variant in reversed(models.VARIANTS.items())}
 
 
-@pytest.mark.parametrize("name", sorted(families()))
-def test_every_family_has_a_map(name):
+def check_map(name):
+    """The size of a model's Grad-CAM, at the paper's resolution; nothing is computed."""
     model, variant = models.create(name), models.VARIANTS[name]
     x = jnp.zeros((1, *variant.image), variant.dtype)
     made = shapes(model, x)
-    if name == "mlp":
-        with pytest.raises(ValueError, match="MLP has no layer with maps of more than one position.*head"):
-            explain.last_spatial_layer(model, made, x)
-        return
     layer = explain.last_spatial_layer(model, made, x)
-    shape = explain.layer_shapes(model, made, x)[layer]
+    rank = len(explain.layer_shapes(model, made, x)[layer]) - 2
+    assert rank == len(variant.image) - (variant.dtype == "float32")
     found = jax.eval_shape(lambda v: explain.grad_cam(model, v, x, layer=layer), made)
-    assert found.shape == x.shape[: len(shape) - 1]
+    assert found.shape == x.shape[: rank + 1]
+    return layer
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_models_of_every_kind_have_a_map(name):
+    check_map(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(FAMILIES.values()))
+def test_every_family_has_a_map(name):
+    if name != "mlp":
+        check_map(name)
+
+
+@pytest.mark.slow
+def test_the_branches_of_an_inception_module_are_one_layer():
+    assert check_map("googlenet") == "inception5b"
+
+
+def test_a_network_without_maps():
+    model, made, x = small.dense()
+    with pytest.raises(
+        ValueError, match=r"MLP has no layer with maps .* it has stem \(16,\), .*, head \(10,\)"
+    ):
+        explain.grad_cam(model, made, x)
+
+
+def test_blocks_and_parts_of_layers_are_layers_too():
+    model, made, x = small.residual()
+
+    @jax.jit
+    def compute(v):
+        names = ["stack[1]", "stack", "stack[2]/layer/linear"]
+        return [explain.cut(model, v, x, name)[1] for name in names], probes.features(model, v, x)
+
+    (block, stack, linear), layers = compute(made)
+    np.testing.assert_allclose(block, layers["stack[1]/layer"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(stack, layers["stack[2]/layer"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.nn.relu(linear + layers["stack[1]/layer"]), stack, rtol=1e-5, atol=1e-6)
+    assert list(explain.layer_shapes(model, made, x)) == [
+        "stem",
+        *[name for i in range(3) for name in (f"stack[{i}]/layer", f"stack[{i}]")],
+        "stack",
+        "head",
+    ]
 
 
 def test_errors():
     model, made, x = small.residual()
     with pytest.raises(
-        ValueError, match=r"unknown layer 'stage1\[7\]/layer1'; did you mean .* Known: head, stage1"
+        ValueError,
+        match=r"unknown layer 'stack\[7\]/layer'; did you mean .* Known: head, stack, stack\[0\], stack\[0\]/layer,",
     ):
-        explain.grad_cam(model, made, x, layer="stage1[7]/layer1")
+        explain.grad_cam(model, made, x, layer="stack[7]/layer")
     with pytest.raises(
-        ValueError, match=r"spatial maps; 'head' puts out shape \(5,\). With maps: stem, stage1\[0\]"
+        ValueError, match=r"spatial maps; 'head' puts out shape \(5,\). With maps: stem, stack\[0\]/layer"
     ):
         explain.grad_cam(model, made, x, layer="head")
     with pytest.raises(TypeError, match="name of the layer must be a string"):

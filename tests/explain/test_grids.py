@@ -49,23 +49,22 @@ def test_channels_as_pictures():
 def test_figures():
     from cnnjax.explain import figures
 
-    model, made, x = small.residual()
+    model, made, x = small.one_conv()
     assert [axes.get_title() for axes in figures.filters(model, made, x).axes] == [
         "filters of the first layer"
     ]
-    layers = ["stem", "stage2[1]/layer1"]
-    drawn = figures.feature_maps(model, made, x[0], layers=layers, channels=3)
-    assert [axes.get_title() for axes in drawn.axes] == layers
-    maps = probes.features(model, made, x)["stem"][0]
+    drawn = figures.feature_maps(model, made, x[0], channels=3)
+    assert [axes.get_title() for axes in drawn.axes] == ["conv"]
+    maps = probes.features(model, made, x)["conv"][0]
     expected = explain.image_grid(explain.channel_pictures(maps)[:3])
     np.testing.assert_array_equal(drawn.axes[0].images[0].get_array(), expected)
     pictures = np.zeros((2, 8, 8, 3), np.uint8)
     laid = figures.overlays(pictures, {"gradcam": np.ones((2, 8, 8))})
     assert [axes.get_ylabel() for axes in laid.axes] == ["picture", "", "gradcam", ""]
-    with pytest.raises(ValueError, match="unknown layer 'stage9'"):
-        figures.feature_maps(model, made, x[0], layers=["stage9"])
+    with pytest.raises(ValueError, match="unknown layer 'stack9'"):
+        figures.feature_maps(model, made, x[0], layers=["stack9"])
     with pytest.raises(
-        ValueError, match=r"maps of one image must be \(height, width, channels\); got shape \(5,\)"
+        ValueError, match=r"maps of one image must be \(height, width, channels\); got shape \(3,\)"
     ):
         figures.feature_maps(model, made, x[0], layers=["head"])
 

@@ -46,6 +46,6 @@ def test_channels_are_taken_together():
 def test_maps_of_a_layer_have_the_size_of_the_image(method):
     model, made, x = small.residual()
     found = jax.eval_shape(
-        lambda v: explain.explain(method, model, v, x, layer="stage2[0]/layer1", target=0).maps, made
+        lambda v: explain.explain(method, model, v, x, layer="stack[1]/layer", target=0).maps, made
     )
-    assert found.shape == (2, 8, 8)
+    assert found.shape == (2, 6, 6)

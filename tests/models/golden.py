@@ -335,7 +335,7 @@ PREACT = {
     "preact_resnet200": Golden(preact_resnet((3, 24, 36, 3), bottleneck=True)),
 }
 
-# Tran et al. 2015, figure 3: 3x3x3 kernels and biases; 512 maps of 1x4x4 into two layers of 4,096. Multiply-adds: each kernel
+# Tran et al. 2015, figure 3: 3x3x3 kernels and biases; 512 maps of 1x4x4 into two layers of 4,096. Multiply-adds: kernels
 # times the positions of its maps.
 _C3D = ((3, 64), (64, 128), (128, 256), (256, 256), (256, 512), (512, 512), (512, 512), (512, 512))
 _C3D_MAPS = (16 * 112**2, 16 * 56**2, *[8 * 28**2] * 2, *[4 * 14**2] * 2, *[2 * 7**2] * 2)

@@ -30,28 +30,27 @@ def test_depth_counts_the_convolutions():
 def test_dropout_is_between_the_convolutions_and_in_training_only():
     model = models.create("wide_resnet28_10", **TINY, activation="identity", dropout=0.3)
     x = images(4, 16, 16, 3)
+    programs = [
+        str(jax.make_jaxpr(net.apply)(shapes(net, x), x)) for net in (model, model.clone(dropout=0.0))
+    ]
+    assert programs[0] == programs[1]
     made = variables(model, x)
 
     @jax.jit
     def compute(made, x):
         rngs = {"dropout": jax.random.key(1)}
         options = dict(train=True, rngs=rngs, mutable=["batch_stats", "intermediates"])
-        logits, state = model.apply(made, x, capture_intermediates=True, **options)
-        evaluated = [net.apply(made, x) for net in (model, model.clone(dropout=0.0))]
-        return logits, state["intermediates"], evaluated
+        return model.apply(made, x, capture_intermediates=True, **options)[1]["intermediates"]
 
-    logits, seen, (evaluated, without) = compute(made, x)
-    np.testing.assert_array_equal(evaluated, without)
     # Once in each of the six blocks, of which three are in a stack.
     dropped = {
         jax.tree_util.keystr(path): np.ravel(leaf == 0)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(seen)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(compute(made, x))
         if "'dropout'" in jax.tree_util.keystr(path)
     }
     assert len(dropped) == 6 and all("layer2" in path for path in dropped)
     zeros = np.concatenate(list(dropped.values()))
     assert zeros.mean() == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / zeros.size))
-    assert np.abs(logits - evaluated).max() > 0.01
 
 
 @pytest.mark.parametrize(

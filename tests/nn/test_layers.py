@@ -238,3 +238,15 @@ def test_an_nnx_module_wraps_a_layer():
 def test_errors(module, shape, text):
     with pytest.raises(ValueError, match=text):
         shapes(module, jnp.zeros(shape))
+
+
+def test_a_pooling_counts_the_window_that_reaches_over_the_end_on_request():
+    x = jnp.arange(6.0).reshape(1, 6, 1)
+    # Windows 0..2, 2..4 and, of which one entry is missing, 4..6.
+    for ceil, expected in ((False, [2, 4]), (True, [2, 4, 5])):
+        y = nn.Pool(3, 2, ceil=ceil).apply({}, x)
+        np.testing.assert_array_equal(y[0, :, 0], np.array(expected, np.float32))
+    averages = nn.Pool(3, 2, ceil=True, function=F.avg_pool).apply({}, x)
+    np.testing.assert_allclose(averages[0, :, 0], [1, 3, 4.5])
+    with pytest.raises(ValueError, match="in layer Pool: .*window larger than the padded input"):
+        nn.Pool(3, 2).apply({}, x[:, :2])
