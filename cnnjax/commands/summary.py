@@ -58,6 +58,7 @@ class Summary:
         variant = models.VARIANTS[self.model]
         image = variant.image if self.input is None else parse_shape(self.input, "--input")
         found = rows(model, image, dtype=variant.dtype)
+        idle = models.difference(model, model, image, dtype=variant.dtype).shared - _sums(found)["parameters"]
         gradient = _gradient(model, image, variant.dtype)
         twins = {
             name: models.difference(model, twin, image, dtype=variant.dtype)
@@ -65,13 +66,15 @@ class Summary:
         }
         shown = found if self.depth is None else folded(found, self.depth)
         if self.json:
-            print(_json(self.model, options, image, self.batch, shown, found, gradient, twins))
+            print(_json(self.model, options, image, self.batch, shown, found, idle, gradient, twins))
             return 0
         from cnnjax.commands.cells import console
 
         out = console(width=WIDTH)
         out.print(_table(_title(self.model, options, image), shown, self.batch))
         out.print(_totals(found, self.batch))
+        if idle:
+            out.print(f"{idle:,} more parameters, of parts that run in training only")
         out.print(gradient["text"])
         for name, change in twins.items():
             out.print(
@@ -113,6 +116,7 @@ def _json(
     batch: int,
     shown: "Sequence[Row]",
     found: "Sequence[Row]",
+    idle: int,
     gradient: Mapping[str, Any],
     twins: Mapping[str, Any],
 ) -> str:
@@ -125,7 +129,12 @@ def _json(
             {**dataclasses.asdict(row), "fields": [[span.size for span in field] for field in row.fields]}
             for row in shown
         ],
-        "totals": {**totals, "batch": batch, "activation_bytes": totals["output_bytes"] * batch},
+        "totals": {
+            **totals,
+            "parameters_of_training_only": idle,
+            "batch": batch,
+            "activation_bytes": totals["output_bytes"] * batch,
+        },
         "predicted_log10_gradient_ratio": gradient["log10_ratio"],
         "twins": {name: dataclasses.asdict(change) for name, change in twins.items()},
     }

@@ -164,6 +164,16 @@ FAMILIES: Mapping[type[Model], Family] = MappingProxyType(
 """The families that torchvision has, too."""
 
 
+def families_of(names: Iterable[str]) -> list[type[Model]]:
+    """The families that have all of these modules, which torchvision calls so."""
+    given = set(names)
+    expressions = {
+        family: "|".join(map(_their_expression, f.rows.values())) for family, f in FAMILIES.items()
+    }
+    fits = {family: re.compile(e).fullmatch for family, e in expressions.items()}
+    return [family for family in FAMILIES if given and all(map(fits[family], given))]
+
+
 def module_names(rows: Mapping[str, str], paths: Iterable[str]) -> dict[str, str]:
     """What torchvision calls our modules, by their paths; modules that no row fits are left out.
 
@@ -196,6 +206,11 @@ def _split(ours: str, theirs: str) -> list[tuple[str, str]]:
 def _expression(ours: str) -> str:
     groups = ours.replace("<", "(").replace(">", ")").replace("*", r"\w+")
     return re.sub(r"\{(\w+)\}", r"(?P<\1>\\w+?)", groups)
+
+
+def _their_expression(theirs: str) -> str:
+    escaped = theirs.replace(".", r"\.").replace("[", "(").replace("]", ")").replace("#", r"\d+")
+    return re.sub(r"\{\w+\}", r"\\w+", escaped)
 
 
 def _numbered_parts(match: re.Match) -> list[str]:

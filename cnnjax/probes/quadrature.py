@@ -120,7 +120,10 @@ class Response:
         if not np.any(beyond):
             return logs
         low, high = self.powers
-        first, second = (np.where(beyond < 0, a, b) * beyond for a, b in zip(low, high, strict=True))
+        powers = (np.where(beyond < 0, a, b) for a, b in zip(low, high, strict=True))
+        with np.errstate(invalid="ignore"):
+            # A power of 0 stays constant down to q = 0 itself.
+            first, second = (np.where(power == 0, 0.0, power * beyond) for power in powers)
         return logs[0] + first, logs[1] + second
 
     @functools.cached_property

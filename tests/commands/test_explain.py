@@ -5,6 +5,7 @@ from PIL import Image
 
 from cnnjax import explain, interop, models
 from cnnjax.cli import main
+from cnnjax.commands.explain import load_weights
 
 from ..drawn import images, variables
 
@@ -71,6 +72,18 @@ def test_numbers_beside_the_picture(files, capsys):
     for line, name in zip(lines[7:9], ("deletion", "insertion"), strict=True):
         assert line.startswith(f"area under the {name} curve ") and 0 < float(line.split()[-1]) < 1
     assert lines[9] == f"overlay: {out}" and out.exists()
+
+
+def test_weights_of_torchvision_are_read(tmp_path):
+    model = models.create("resnet18", depths=(1, 1, 1, 1), width=4, num_classes=3)
+    made = variables(model, images(1, 32, 32, 3))
+    interop.torchvision.save(tmp_path / "theirs.pth", made, model)
+    interop.save_variables(tmp_path / "ours.safetensors", made)
+    for name in ("theirs.pth", "ours.safetensors"):
+        jax.tree.map(np.testing.assert_array_equal, load_weights(tmp_path / name, model, (32, 32, 3)), made)
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "theirs.pth").read_bytes()[:500])
+    with pytest.raises(ValueError, match="cut.pth"):
+        load_weights(tmp_path / "cut.pth", model, (32, 32, 3))
 
 
 @pytest.mark.parametrize(

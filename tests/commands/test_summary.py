@@ -50,6 +50,16 @@ def test_the_predicted_gradient(capsys):
     assert "first layer's mean squared gradient is 10^-3.01 of" in " ".join(capsys.readouterr().out.split())
 
 
+def test_parts_that_run_in_training_only(capsys):
+    options = ["aux=true", "num_classes=7", "depths=(1,4,1)", "width=8", "stem=cifar"]
+    assert main(["summary", "googlenet", "--input", "32,32,3", "--json", "--option", *options]) == 0
+    totals = json.loads(capsys.readouterr().out)["totals"]
+    model = models.create("googlenet", aux=True, num_classes=7, depths=(1, 4, 1), width=8, stem="cifar")
+    whole = models.difference(model, model, (32, 32, 3)).shared
+    assert totals["parameters_of_training_only"] > 0
+    assert totals["parameters"] + totals["parameters_of_training_only"] == whole
+
+
 def test_json_and_folded_layers(capsys):
     assert main(["summary", "cifar_resnet20", "--json", "--depth", "1"]) == 0
     content = json.loads(capsys.readouterr().out)
