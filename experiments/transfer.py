@@ -7,14 +7,21 @@ the few labels), and not at all (from scratch). A probe of an untrained network 
 features having been learned. Two phases are more than a `Study` can say, so this is a script.
 
 Papers: Yosinski et al. 2014 (arXiv:1411.1792); Kornblith et al. 2019 (arXiv:1805.08974).
-Settings: learning rates of fine-tuned, frozen and from scratch are chosen for each number of labels on the validation split
-of the classes 5 to 9, by mean accuracy over the seeds (these labels are used for nothing else); the probes need none.
+Settings: the learning rates of fine-tuned, frozen and from scratch are chosen for each number of labels on the validation
+split of the classes 5 to 9, by mean accuracy over the seeds (its labels are used for nothing else); the probes need none.
 Command: `python experiments/transfer.py`, `--quick` for a look, `--data mnist` for larger images. A run that was killed goes
 on where it was, seed by seed.
-Cost: not measured yet.
+Cost: 10 seeds take 5 minutes of processor time (311 s; JAX 0.10.2).
 Expected: with one label everything that was learned before is better than from scratch, and the frozen features no worse
 than fine-tuned ones; with 30 labels fine-tuned is best, and from scratch has caught up with the frozen features.
-Found: not measured yet.
+Found: not so. Test accuracy in % with 1, 3, 10 and 30 labels: from scratch 63.1, 78.1, 89.6, 94.9; fine-tuned 60.8, 79.3,
+90.9, 96.6; frozen 53.1, 68.5, 79.8, 86.6; linear probe 49.8, 69.5, 83.1, 90.2; probe of the untrained network 48.7, 70.3,
+82.8, 89.1. Fine-tuning gains 1.7 [0.2, 3.1] points over from scratch with 30 labels and 1.3 [0.1, 2.6] with 10 (each without
+correction for the others), nothing that shows with 1 and 3. Frozen features lose 5 to 13 points at every number of
+labels, and are no better than untrained ones: 1.1 [-4.1, 6.3], -0.8 [-7.3, 5.8], 0.3 [-2.9, 3.6], 1.1 [-1.7, 4.0]. Five
+classes of clean 8x8 digits, known to 99.1 %, teach this network next to nothing about the other five. 95 % intervals over
+10 seeds, all on the same 179 test images; 2026-11-21, JAX 0.10.2, Python 3.11.7. (A first run with 150 steps and rates up to
+0.1 chose the largest rate for the frozen features, so the rates were moved up; fine-tuning had shown no gain there.)
 """
 
 import dataclasses
@@ -24,7 +31,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -124,7 +131,7 @@ class Examples(NamedTuple):
     images: Any
     labels: Any
 
-    def at(self, rows: np.ndarray) -> "Examples":
+    def at(self, rows: Any) -> "Examples":
         """Some of them."""
         return Examples(self.images[rows], self.labels[rows])
 
@@ -144,17 +151,15 @@ def halves(options: Options) -> tuple[Half, Half]:
     mean, std = jnp.asarray(dataset.mean), jnp.asarray(dataset.std)
     splits = (dataset.train, dataset.validation, dataset.test)
 
+    def examples(split: data.Split, first: int, last: int) -> Examples:
+        rows = np.flatnonzero((split.labels >= first) & (split.labels < last))
+        images = data.normalize(jnp.asarray(split.images[rows]), mean, std)
+        return Examples(np.asarray(images), split.labels[rows] - first)
+
     def half(first: int, last: int) -> Half:
-        rows = [np.flatnonzero((split.labels >= first) & (split.labels < last)) for split in splits]
-        examples = [
-            Examples(
-                np.asarray(data.normalize(jnp.asarray(split.images[own]), mean, std)),
-                split.labels[own] - first,
-            )
-            for split, own in zip(splits, rows, strict=True)
-        ]
         size = dict(depth=options.depth, width=options.width)
-        return Half(*examples, models.create(options.model, **size, norm="batch", num_classes=last - first))
+        model = models.create(options.model, **size, norm="batch", num_classes=last - first)
+        return Half(*(examples(split, first, last) for split in splits), model=model)
 
     middle = dataset.num_classes // 2
     return half(0, middle), half(middle, dataset.num_classes)
@@ -294,17 +299,22 @@ def prepare(options: Options) -> None:
 def collect(options: Options) -> Frame:
     """The tables of all seeds; what an earlier run has written is not computed again."""
     files = [options.out / "seeds" / f"seed_{seed:03d}.parquet" for seed in range(options.seeds)]
-    missing = [seed for seed, file in enumerate(files) if not file.exists()]
+    if missing := [seed for seed, file in enumerate(files) if not file.exists()]:
+        compute(options, {seed: files[seed] for seed in missing})
+    return pd.concat([read_table(file) for file in files], ignore_index=True)
+
+
+def compute(options: Options, files: Mapping[int, Path]) -> None:
+    """Writes the table of each seed as soon as it is whole."""
+    source, target = halves(options)
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=len(missing) * (1 + len(METHODS)))
-        source, target = halves(options)
-        for seed in missing:
+        task = progress.add_task("", total=len(files) * (1 + len(METHODS)))
+        for seed, file in files.items():
 
             def say(stage: str, seed: int = seed) -> None:
                 progress.update(task, advance=1, description=f"seed {seed}: {stage}")
 
-            write_table(files[seed], one_seed(options, source, target, seed, say))
-    return pd.concat([read_table(file) for file in files], ignore_index=True)
+            write_table(file, one_seed(options, source, target, seed, say))
 
 
 def selected(table: Frame) -> Frame:
@@ -350,11 +360,13 @@ def draw(chosen: Frame, name: str) -> Figure:
     )
     look |= dict(errorbar=interval, dodge=0.35, markersize=4, linewidth=1.1)
     seaborn.pointplot(chosen, y="test_accuracy", ax=left, **look)
-    seaborn.pointplot(gains(chosen), y="gain", ax=right, **look)
+    seaborn.pointplot(
+        gains(chosen).assign(gain=lambda table: 100 * table["gain"]), y="gain", ax=right, **look
+    )
     right.axhline(0, color=colors[METHODS.index(SCRATCH)], lw=1.1)
-    for axes, label in ((left, "test accuracy"), (right, f"gain over training {SCRATCH}")):
+    for axes, label in ((left, "test accuracy"), (right, f"gain over training {SCRATCH}, points")):
         axes.set(xlabel="labels for each of the new classes", ylabel=label)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     handles = [
         Line2D([], [], color=color, marker=marker, ms=4, label=method)
         for method, color, marker in zip(METHODS, colors, markers, strict=True)
@@ -380,7 +392,7 @@ def report(options: Options, table: Frame) -> None:
             temporary.write_bytes(content)
     source = statistics.mean(100 * table.groupby("seed")["source_accuracy"].first())
     # Nothing is cut off where the output is no terminal.
-    console = Console(width=max(110, Console().width))
+    console = Console(width=max(120, Console().width))
     console.print(summary(chosen))
     console.print(f"On the first half of the classes: {source}. Figure: {options.out / 'transfer.png'}")
 

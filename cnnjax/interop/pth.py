@@ -135,14 +135,14 @@ def _read_zip(file: IO[bytes]) -> tuple[Any, Mapping[str, bytes]]:
         if f"{root}byteorder" in names:
             _check_byteorder(archive.read(f"{root}byteorder") == b"little")
         with archive.open(f"{root}data.pkl") as pickled:
-            state = _Unpickler(pickled).load()
+            state = _Unpickler(pickled, encoding="utf-8").load()
         keys = {t.storage.key for t in _checked(state).values()}
         return state, {key: archive.read(f"{root}data/{key}") for key in keys}
 
 
 def _read_legacy(file: IO[bytes]) -> tuple[Any, Mapping[str, bytes]]:
     """Pickles of a number, a version, the system, the state and the storages' keys; then each storage and its length."""
-    _, _, system, state, keys = (_Unpickler(file).load() for _ in range(5))
+    _, _, system, state, keys = (_Unpickler(file, encoding="utf-8").load() for _ in range(5))
     _check_byteorder(system["little_endian"])
     storages = {t.storage.key: t.storage for t in _checked(state).values()}
     data = {}
@@ -164,7 +164,7 @@ def _checked(state: Any) -> dict[str, _Tensor]:
     """The state, where it is a dictionary of tensors."""
     if not isinstance(state, dict):
         raise ValueError(
-            f"it holds no state dict but {_kind(state)}: save one with torch.save(model.state_dict(), path)"
+            f"it holds no state dict but something {_kind(state)}: save one with torch.save(model.state_dict(), path)"
         )
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
@@ -176,9 +176,8 @@ def _checked(state: Any) -> dict[str, _Tensor]:
 
 
 def _kind(value: object) -> str:
-    return {"_State": "a dictionary", "_Tensor": "a tensor"}.get(
-        type(value).__name__, f"a {type(value).__name__}"
-    )
+    name = type(value).__name__
+    return f"of type {'OrderedDict' if name == '_State' else name.removeprefix('_')}"
 
 
 def _array(tensor: _Tensor, data: Mapping[str, bytes]) -> np.ndarray:

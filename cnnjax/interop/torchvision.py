@@ -67,9 +67,8 @@ def load(
     kept = [tensor for tensor in expected if not (replace_head and _in_head(tensor))]
     found = {_renamed(name, family): array for name, array in read_state_dict(path).items()}
     _check(f"{path} does not hold torchvision's weights", model, found, kept, expected)
-    flat = {t.path: jnp.asarray(t.from_torch(found[t.name]), jnp.float32) for t in kept}
-    variables = unflatten_dict(flat)
-    variables = restack(variables) if getattr(model, "scan", False) else variables
+    written = unflatten_dict({t.path: t.from_torch(found[t.name]).astype(np.float32) for t in kept})
+    variables = jax.device_put(restack(written) if getattr(model, "scan", False) else written)
     if key is None or not replace_head:
         return variables
     return training.replace_head(variables, model, key, jax.ShapeDtypeStruct((1, *image), jnp.float32))

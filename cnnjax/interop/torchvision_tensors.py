@@ -88,7 +88,9 @@ def tensors(model: Model, family: Family, image: Sequence[int]) -> list[Tensor]:
 
     Raises ValueError for an array that torchvision's model does not have.
     """
-    written = model.clone(scan=False) if hasattr(model, "scan") else model
+    # Zeros are the fastest to trace.
+    written = model.clone(initializer=nn.initializers.zeros)
+    written = written.clone(scan=False) if hasattr(model, "scan") else written
     modules: list[str] = []
 
     def note(next_function: Any, args: tuple, kwargs: dict, context: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Stack(nn.Module):
@@ -136,5 +137,11 @@ def restack(variables: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `unstack`: `{"block_0": tree, ...}` becomes `{"block": tree of stacked arrays}`."""
     if variables and all(name.startswith("block_") for name in variables):
         blocks = [restack(variables[f"block_{i}"]) for i in range(len(variables))]
-        return {"block": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}
+        return {"block": jax.tree.map(_stacked, *blocks)}
     return {k: restack(v) if isinstance(v, Mapping) else v for k, v in variables.items()}
+
+
+def _stacked(*leaves: Any) -> Any:
+    # JAX would compile a program for each shape.
+    on_host = all(isinstance(leaf, np.ndarray) for leaf in leaves)
+    return np.stack(leaves) if on_host else jnp.stack(leaves)

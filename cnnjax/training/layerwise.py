@@ -55,7 +55,8 @@ def layer_depths(model: nn.Module, variables: Mapping[str, Any], images: Any) ->
     """The number of the layer that each parameter belongs to, in the order of execution: 0 for the first, most for the head.
 
     A layer is a probe point with parameters: a parameter belongs to the activation that shares most of its path, and
-    among several to the next one executed. Branches side by side have numbers of their own. Nothing is computed.
+    among several to the next one executed. Branches side by side have numbers of their own. What a call does not use, an
+    auxiliary head, is as far from the input as the head. Nothing is computed.
 
     Args:
       model: called as `model(images, train=True)`.
@@ -66,7 +67,7 @@ def layer_depths(model: nn.Module, variables: Mapping[str, Any], images: Any) ->
       A tree like the parameters of integer arrays: `()`, and `(length,)` for each stack around a parameter.
 
     Raises:
-      ValueError: the model has no probe point, or parameters that a training step does not use.
+      ValueError: the model has no probe point.
     """
     options: dict[str, Any] = dict(train=True, rngs={"dropout": jax.random.key(0)})
     points = probe_points(model, variables, images, **options)
@@ -74,12 +75,17 @@ def layer_depths(model: nn.Module, variables: Mapping[str, Any], images: Any) ->
         raise ValueError(f"{type(model).__name__} has no probe point: use cnnjax.nn.Activation in its layers")
     calls, lengths = _calls(model, variables, images, options)
     params = flatten_dict(variables["params"])
-    layers = {owner: _layer(owner, points, calls) for owner in {path[:-1] for path in params}}
-    used = [point for point in points if point in set(layers.values())]
+    layers = {owner: _layer(owner, points, calls) for owner in {path[:-1] for path in params} & calls.keys()}
+    owned = set(layers.values())
+    used = [point for point in points if point in owned]
+    order = list(execution_order(used, lengths))
     numbers = {point: np.zeros([lengths[stack] for stack in point.stacks], np.int32) for point in used}
-    for number, (point, index) in enumerate(execution_order(used, lengths)):
+    for number, (point, index) in enumerate(order):
         numbers[point][index] = number
-    return unflatten_dict({path: _around(path, layers[path[:-1]], numbers) for path in params})
+    last = np.asarray(len(order) - 1, np.int32)
+    return unflatten_dict(
+        {path: _around(path, layers[path[:-1]], numbers) if path[:-1] in layers else last for path in params}
+    )
 
 
 def _calls(
@@ -103,10 +109,6 @@ def _calls(
 
 def _layer(owner: Path, points: tuple[Point, ...], calls: Mapping[Path, int]) -> Point:
     """The probe point to which the parameters of a module belong."""
-    if owner not in calls:
-        raise ValueError(
-            f"the parameters of {'/'.join(owner)} are used by no training step, so they are at no depth"
-        )
 
     def distance(point: Point) -> tuple[int, bool, int]:
         shared = len(os.path.commonprefix([owner, point.path[:-1]]))

@@ -8,6 +8,9 @@ DIFFERENCES
 
 import functools
 import importlib
+import json
+from hashlib import sha256
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +48,7 @@ SIZES = {
     "squeezenet1_0": (65, 65),
     "squeezenet1_1": (65, 65),
     "googlenet": (64, 64),
-    "inception_v3": (91, 91),
+    "inception_v3": (107, 107),
     "resnet18": (64, 64),
     "resnet50": (64, 64),
     "resnext50_32x4d": (64, 64),
@@ -145,6 +148,32 @@ def test_logits(name, tmp_path):
     assert found < 1e-4
 
 
+def stored():
+    """The content of state_dicts.json."""
+    names = [name for name in models.names() if name in torchvision.models.list_models()]
+    states = {name: meta_state(name) for name in names}
+    return {
+        "source": f"torchvision {torchvision.__version__.split('+')[0]}: state_dict() of torchvision.models.get_model(name, "
+        "weights=None), names and shapes",
+        "tensors": {name: states[name] for name in SIZES},
+        "digests": {name: sha256("\n".join(lines).encode()).hexdigest() for name, lines in states.items()},
+    }
+
+
+def meta_state(name):
+    with torch.device("meta"):
+        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        state = torchvision.models.get_model(name, weights=None, **options).state_dict()
+    return sorted(f"{key} {'x'.join(map(str, value.shape))}".strip() for key, value in state.items())
+
+
+def test_the_stored_names_are_torchvisions():
+    found = json.loads(Path(__file__).with_name("state_dicts.json").read_text())
+    expected = stored()
+    assert found["tensors"] == expected["tensors"]
+    assert found["digests"] == expected["digests"]
+
+
 UNBIASED = functools.partial(nn.BatchNorm, unbiased=True)
 
 
@@ -155,7 +184,7 @@ def largest(found, expected):
 
 
 def test_batch_statistics(tmp_path):
-    net, model, x = theirs("resnet18"), ours("resnet18", norm=UNBIASED), batch(64, 64, number=4)
+    net, model, x = theirs("resnet18"), ours("resnet18", norm=UNBIASED), batch(64, 64, number=4).abs()
     variables = loaded(net, model, tmp_path)
     expected = net.train()(x)
     train = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))

@@ -155,9 +155,9 @@ def test_decay_out_of_range(decay):
         layerwise_decay(model, shapes(model, IMAGES), IMAGES, decay=decay)
 
 
-def test_parameters_without_depth():
-    with pytest.raises(ValueError, match="the parameters of aside are used by no training step"):
-        depths(Odd(unused=True), jnp.zeros((2, 4)))
+def test_what_a_call_does_not_use_is_a_head():
+    found = depths(Odd(unused=True), jnp.zeros((2, 4)))
+    assert found["aside"]["kernel"] == found["aside"]["bias"] == 11
 
 
 def test_a_model_without_probe_point():
