@@ -6,7 +6,7 @@ import pytest
 from cnnjax import models
 
 from ..drawn import images, variables
-from .traced import inputs, output_shapes, parameters
+from .traced import inputs, output_shapes, parameters_of
 
 TINY = {"width": 2, "hidden": 64, "num_classes": 3}
 
@@ -21,7 +21,7 @@ def test_the_stages_of_the_paper():
         "pool4": (2, 7, 7, 512),
         "pool5": (1, 4, 4, 512),
     }
-    made = parameters(models.create("c3d"), inputs("c3d"))
+    made = parameters_of(models.create("c3d"), inputs("c3d"))
     assert made["fc6/linear/kernel"] == (8192, 4096) and made["fc7/linear/kernel"] == (4096, 4096)
     assert {shape[:-2] for path, shape in made.items() if "conv" in path and "kernel" in path} == {(3, 3, 3)}
 
@@ -53,7 +53,7 @@ def test_dropout_is_behind_the_dense_layers_in_training_only():
 
 def test_norms_and_activations_reach_every_layer():
     model = models.create("c3d", **TINY, norm="group", activation="prelu")
-    made = parameters(model, jax.ShapeDtypeStruct((1, 2, 8, 8, 3), jnp.float32))
+    made = parameters_of(model, jax.ShapeDtypeStruct((1, 2, 8, 8, 3), jnp.float32))
     layers = {path.split("/")[0] for path in made} - {"head"}
     assert len(layers) == 10
     for part in ("norm/scale", "act/slope"):

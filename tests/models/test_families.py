@@ -27,10 +27,10 @@ SMALL = {
     "alexnet": Small({"stem": "cifar", "widths": (4, 6, 8, 6, 6), "hidden": 8, "dropout": 0.0}, (16, 16, 3)),
     "c3d": Small({"width": 4, "hidden": 8, "dropout": 0.0}, (4, 8, 8, 3)),
     "cifar_preact_resnet": Small({"depth": 8, "width": 4}),
-    "cifar_preact_resnet164": Small({"depth": 20, "width": 2}),
+    "cifar_preact_resnet164": Small({"depth": 11, "width": 2}),
     "cifar_resnet": Small({"depth": 14, "width": 4}),
     "convnext_tiny": Small(
-        {"depths": (1, 2), "widths": (4, 8), "stem": "cifar", "drop_path": 0.0, "layer_scale": 1.0}
+        {"depths": (1, 1), "widths": (4, 8), "stem": "cifar", "drop_path": 0.0, "layer_scale": 1.0}
         | {"initializer": "he_normal"}
     ),
     "deepsea": Small(
@@ -157,7 +157,7 @@ def test_every_family_is_here():
 
 
 # What is linear by design: heads, shortcuts, bottlenecks' ends, depthwise convolutions, stems before a pre-activation.
-LINEAR = ("head", "stem", "shortcut", "depthwise", "project", "upsample", "layer1", "gate", "embedding")
+LINEAR = ("head", "stem", "shortcut", "depthwise", "project", "upsample", "conv", "layer1", "embedding")
 
 
 @every_family

@@ -443,7 +443,7 @@ def test_circular_padding_knows_no_border():
         (
             "mlp",
             {"norm": "bach"},
-            "unknown norm 'bach'; did you mean 'batch'. Known: batch, group, instance, layer",
+            "unknown norm 'bach'; did you mean 'batch'. Known: batch, channel, group, instance, layer",
         ),
         ("plain", {"depth": -3}, "depth counts the layers with weights and must be an integer >= 2; got -3"),
         ("mlp", {"depth": 1}, "must be an integer >= 2; got 1"),

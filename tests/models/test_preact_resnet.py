@@ -5,7 +5,7 @@ from cnnjax import functional as F
 from cnnjax import models
 
 from ..drawn import images, variables
-from .traced import inputs, output_shapes, parameters
+from .traced import inputs, output_shapes, parameters_of
 
 
 def test_the_stages_have_the_sizes_of_the_resnet():
@@ -17,7 +17,7 @@ def test_the_stages_have_the_sizes_of_the_resnet():
 
 
 def test_the_norms_stand_in_front_of_the_convolutions():
-    made = parameters(models.create("preact_resnet50"), inputs("preact_resnet50"))
+    made = parameters_of(models.create("preact_resnet50"), inputs("preact_resnet50"))
     kernels = {path.removesuffix("/linear/kernel"): s for path, s in made.items() if path.endswith("kernel")}
     norms = {path.removesuffix("/norm/scale"): s for path, s in made.items() if path.endswith("norm/scale")}
     # None in front of what comes first, since the stem has one behind it, and none in shortcuts.

@@ -6,7 +6,7 @@ import pytest
 from cnnjax import models, nn
 
 from ..drawn import images, variables
-from .traced import inputs, output_shapes, parameters
+from .traced import inputs, output_shapes, parameters_of
 
 TINY = {"depths": (2, 3), "width": 4, "stem": "cifar", "num_classes": 5}
 
@@ -41,7 +41,7 @@ def test_images_of_any_rank(shape):
     [("resnet18", "234"), ("resnet34", "234"), ("resnet50", "1234"), ("resnext50_32x4d", "1234")],
 )
 def test_projections_are_there_only_where_the_shape_changes(name, stages):
-    made = parameters(models.create(name), inputs(name))
+    made = parameters_of(models.create(name), inputs(name))
     shortcuts = {path.split("/")[0]: shape for path, shape in made.items() if "shortcut/linear" in path}
     assert list(shortcuts) == [f"stage{stage}_down" for stage in stages]
     assert {shape[:2] for shape in shortcuts.values()} == {(1, 1)}
@@ -72,21 +72,21 @@ def test_the_stride_is_in_the_3x3():
     ],
 )
 def test_the_3x3_of_the_first_stage(name, kernel):
-    made = parameters(models.create(name), inputs(name))
+    made = parameters_of(models.create(name), inputs(name))
     assert made["stage1_down/layer2/linear/kernel"] == kernel
     assert made["stage1_down/layer3/linear/kernel"][-1] == 256
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "preact_resnet18", "preact_resnet50"])
 def test_the_twin_without_skips_lacks_the_projections_only(name):
-    made, twin = (parameters(models.create(name, skip=skip), inputs(name)) for skip in (True, False))
+    made, twin = (parameters_of(models.create(name, skip=skip), inputs(name)) for skip in (True, False))
     missing = {path: shape for path, shape in made.items() if "/shortcut/" in path}
     assert missing and made == {**twin, **missing}
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "preact_resnet18", "preact_resnet50"])
 def test_the_unnormalized_twin_has_biases_in_the_place_of_norms(name):
-    made, twin = (parameters(models.create(name, norm=norm), inputs(name)) for norm in ("batch", None))
+    made, twin = (parameters_of(models.create(name, norm=norm), inputs(name)) for norm in ("batch", None))
     kernels = {path: shape for path, shape in made.items() if path.endswith("kernel")}
     assert {path: shape for path, shape in twin.items() if path.endswith("kernel")} == kernels
     assert set(twin) - set(made) == {path.replace("kernel", "bias") for path in kernels if "head" not in path}

@@ -4,7 +4,7 @@ import pytest
 
 from cnnjax import models
 
-from .traced import inputs, output_shapes, parameters
+from .traced import inputs, output_shapes, parameters_of
 
 
 def test_the_stages_of_the_paper():
@@ -21,7 +21,7 @@ def test_the_stages_of_the_paper():
 
 
 def test_all_kernels_reach_through_time_but_the_projections():
-    made = parameters(models.create("r3d_18"), inputs("r3d_18"))
+    made = parameters_of(models.create("r3d_18"), inputs("r3d_18"))
     assert made["stem/linear/kernel"] == (3, 7, 7, 3, 64)
     assert made["stage2_down/layer1/linear/kernel"] == (3, 3, 3, 64, 128)
     assert made["stage2_down/shortcut/linear/kernel"] == (1, 1, 1, 64, 128)
@@ -36,4 +36,4 @@ def test_bottlenecks_in_three_dimensions():
 def test_a_video_is_expected():
     x = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
     with pytest.raises(ValueError, match="in layer stem/linear: .* one entry per spatial axis"):
-        parameters(models.create("r3d_18"), x)
+        parameters_of(models.create("r3d_18"), x)

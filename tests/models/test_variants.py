@@ -1,5 +1,7 @@
 """Every registered variant: its parameters to the last one, its logits at the paper's resolution, its multiply-adds."""
 
+import re
+
 import jax
 import pytest
 
@@ -26,7 +28,21 @@ def test_parameters_and_logits(name):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(variables)} == {"float32"}
 
 
-@pytest.mark.parametrize("name", [name for name in models.names() if GOLDEN[name].gmacs])
+# The larger and deeper variants of a family take long to trace.
+LONG = re.compile(
+    r"(densenet(161|169|201)|efficientnet_b[2-7]|convnext_(small|base)|vgg1[13].*|vgg.*_bn|.*net(101|152)_?.*"
+    r"|resnext101.*|fixup.*(101|152|1202)|nf_.*(101|152|200|288)|shufflenet_v\d_.*x(0_5|1_5|2_0)|wide_resnet(22|40).*)"
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if LONG.fullmatch(name) else [])
+        for name in models.names()
+        if GOLDEN[name].gmacs
+    ],
+)
 def test_multiply_adds(name):
     variant = models.VARIANTS[name]
     total = sum(row.flops for row in rows(models.create(name), variant.image, dtype=variant.dtype))

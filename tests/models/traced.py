@@ -27,9 +27,14 @@ def output_shapes(model, x):
     }
 
 
-@functools.cache
-def parameters(name, **options):
-    """Shapes of a variant's parameters by their paths."""
-    made = jax.eval_shape(models.create(name, **options).init, jax.random.key(0), inputs(name))["params"]
+def parameters_of(model, x):
+    """Shapes of a model's parameters by their paths, for inputs of that shape."""
+    made = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
     found = jax.tree_util.tree_leaves_with_path(made)
     return {"/".join(key.key for key in path): leaf.shape for path, leaf in found}
+
+
+@functools.cache
+def parameters(name, **options):
+    """The same of a variant, for inputs of its paper's."""
+    return parameters_of(models.create(name, **options), inputs(name))
