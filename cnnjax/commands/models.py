@@ -27,9 +27,10 @@ class Models:
                 print(f"{option}={getattr(default, '__name__', default)}")
             return 0
         table = Table(title=f"{len(models.VARIANTS)} models", title_justify="left")
-        for title, justify in (("family", "left"), ("model", "left"), ("parameters", "right")):
-            table.add_column(title, justify=justify, no_wrap=True)
-        table.add_column("input", justify="right", no_wrap=True)
+        for title in ("family", "model"):
+            table.add_column(title, no_wrap=True)
+        for title in ("parameters", "input"):
+            table.add_column(title, justify="right", no_wrap=True)
         table.add_column("paper")
         families: dict[str, list[str]] = {}
         for name, variant in models.VARIANTS.items():
