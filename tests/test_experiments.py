@@ -19,7 +19,15 @@ PAPERS = sorted((Path(__file__).parents[1] / "experiments" / "papers").glob("*.p
 FILES = sorted(f for f in (Path(__file__).parents[1] / "experiments").glob("*.py") if f.stem != "transfer")
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+# Programs as the demo and `architectures` have them, too.
+ALIKE = ("activations", "initializers", "normalization")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=[pytest.mark.slow] if file.stem in ALIKE else []) for file in FILES],
+    ids=[file.stem for file in FILES],
+)
 def test_quick(file, tmp_path):
     assert main(["run", str(file), "--quick", "--quiet", "--out", str(tmp_path)]) == 0
     store = Store(tmp_path)

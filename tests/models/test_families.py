@@ -90,7 +90,14 @@ def inputs(name):
     return images(3, *SMALL[name].input)
 
 
-@pytest.fixture(scope="module", params=SMALL)
+# Networks whose blocks others here have, too.
+ALIKE = ("cifar_preact_resnet", "fixup_resnet110", "preact_resnet50", "resnext50_32x4d", "wide_resnet16_4")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in SMALL],
+)
 def trained(request):
     """A small model, its variables, and what one compiled call of it gives."""
     name = request.param

@@ -45,7 +45,7 @@ def test_stopped_between_writing_tables_and_state_it_ends_with_the_same_tables(
 
 @pytest.mark.parametrize(
     "written",
-    [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3],
+    [0, *(pytest.param(table, marks=pytest.mark.slow) for table in (1, 2, 3))],
 )
 def test_stopped_while_a_part_ends_it_ends_with_the_same_tables(finished, tmp_path, monkeypatch, written):
     def interrupted(self, tables):
