@@ -43,8 +43,8 @@ STUDY = Study(
     },
     learning_rates=[0.01, 0.0015],
     seeds=2,
-    steps=140,
-    record_every=70,
+    steps=180,
+    record_every=90,
     quick={
         "grid": {
             "sigma_w2": {f"{value:g}": {"gain": math.sqrt(value)} for value in (0.6, 1.8)},

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from cnnjax import models
 from cnnjax.commands.options import RunOptions
 from cnnjax.commands.run import load_study
 from cnnjax.study import plan
@@ -38,3 +39,7 @@ def test_the_study_can_be_planned_whole_and_quick(tmp_path):
         axis=(("activation", "tanh", "gelu"), ("skip", "no")), depths=(10, 20), data="cifar10"
     )
     assert options.apply(study).grid == {"activation": ["tanh", "gelu"], "skip": [False], "depth": [10, 20]}
+
+
+def test_it_counts_the_models():
+    assert f"{len(models.VARIANTS)} models by name" in TEXT

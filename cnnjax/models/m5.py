@@ -45,22 +45,19 @@ class _Waveform(Model, kw_only=True):
                 f"depths and widths have an entry a stage; got depths={self.depths} and widths={self.widths}"
             )
 
-    @nn.nowrap
-    def _make(self, width: int) -> Callable[..., nn.Module]:
-        raise NotImplementedError
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """`x`: `(batch, samples, channels)` -> logits `(batch, num_classes)`."""
+    def _network(
+        self, make: Callable[[int], Callable[..., nn.Module]], x: jax.Array, train: bool
+    ) -> jax.Array:
+        """The logits. `make`: of a width, makes a part of a stage."""
         self.check()
         x = self._conv_layer(self.stem_width, 80, 4, name="stem")(x, train=train)
         x = Pool(4, padding="SAME", name="pool1")(x)
         for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True), start=1):
-            make = self._make(width)
+            part = make(width)
             if x.shape[-1] != width:
-                x = make(name=f"stage{stage}_widen")(x, train=train)
+                x = part(name=f"stage{stage}_widen")(x, train=train)
                 depth -= 1
-            x = Stack(make, depth, scan=self.scan, remat=self.remat, name=f"stage{stage}")(x, train=train)
+            x = Stack(part, depth, scan=self.scan, remat=self.remat, name=f"stage{stage}")(x, train=train)
             if stage < self.pools:
                 x = Pool(4, padding="SAME", name=f"pool{stage + 1}")(x)
         return self._head(F.global_avg_pool(x))
@@ -69,8 +66,13 @@ class _Waveform(Model, kw_only=True):
 class WaveformNet(_Waveform, kw_only=True):
     """Stages of plain layers (M3 to M18)."""
 
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`x`: `(batch, samples, channels)` -> logits `(batch, num_classes)`."""
+        return self._network(self._layer, x, train)
+
     @nn.nowrap
-    def _make(self, width: int) -> Callable[..., nn.Module]:
+    def _layer(self, width: int) -> Callable[..., nn.Module]:
         return functools.partial(Layer, functools.partial(self._conv, width, 3), self._norm(), self._act)
 
 
@@ -85,8 +87,13 @@ class WaveformResNet(_Waveform, kw_only=True):
 
     skip: bool = True
 
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`x`: `(batch, samples, channels)` -> logits `(batch, num_classes)`."""
+        return self._network(self._block, x, train)
+
     @nn.nowrap
-    def _make(self, width: int) -> Callable[..., nn.Module]:
+    def _block(self, width: int) -> Callable[..., nn.Module]:
         return functools.partial(
             BasicBlock, width, skip=self.skip, conv=self._conv, norm=self._norm(), act=self._act
         )

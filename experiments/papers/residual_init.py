@@ -59,7 +59,7 @@ STUDY = Study(
     schedule="cosine",
     seeds=3,
     steps=288,
-    record_every=36,
+    record_every=72,
     batch_size=16,
     claims=[
         trains("Fixup", "Zhang et al. 2019, section 4.1"),

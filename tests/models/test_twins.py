@@ -46,9 +46,3 @@ def test_a_model_is_its_own_equal():
 )
 def test_a_model_has_the_twins_that_lack_what_it_has(name, options, expected):
     assert set(models.twins(models.create(name, **options))) == expected
-
-
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "mobilenet_v2", "convnext_tiny", "unet_padded"])
-def test_no_skip_is_another_network(name):
-    model = models.create(name)
-    assert models.twins(model)["no skip"].skip is False
