@@ -1,62 +1,101 @@
-"""At equal depth, which architecture keeps the gradient alive?
+"""Which of the well-known architectures keep the gradient alive, and is it their skips or their norms?
 
-A multilayer perceptron, a plain network with and without batch norm, a residual and a pre-activation residual network
-with their no-skip twin, at 8, 20 and 32 layers; LeNet-5 (5 layers, padded to take 8x8 images) stands beside them.
+LeNet-5, AlexNet, VGG-11, GoogLeNet, ResNet-18, DenseNet, MobileNetV2 and EfficientNet-B0 at CIFAR scale, each as its
+paper has it and as its twins: without shortcuts ("no skip"), without norm, and without both ("plain"). Each begins
+with its own initializer and keeps its own activation, so that a twin differs from its model in one thing.
 
-Papers: LeCun et al. 1998; He et al. 2015; He et al. 2016 (arXiv:1512.03385); He et al. 2016b (arXiv:1603.05027).
-Command: `cnnjax run experiments/architectures.py`, or `python experiments/architectures.py --quick`
-Cost: 114 runs of 200 steps in 19 programs: 9 minutes of processor time (2 CPU cores, JAX 0.10.2) and 2.5 GiB.
-Expected: the residual networks train at every depth (95 to 97 % test accuracy at 8, 20 and 32 layers). The plain ones and
-the mlp without norm lose the gradient with depth under Xavier, by 11 orders at 32 layers, and stay at chance. With batch
-norm plain networks do not lose it, and get harder to train all the same (98, 94, 84 %), as do residual networks without
-their skips: this is degradation, not vanishing. On images of 8x8 the three stages of a ResNet end at 2x2.
+At CIFAR scale means for each, all by options of the model:
+  lenet5           as it is: its images have 32x32
+  alexnet          stem "cifar": a 3x3 window without a stride in the place of 11x11 with a stride of 4
+  vgg11            head "cifar": the logits are linear in the last maps, of 1x1; vgg11 is the twin of vgg11_bn
+  googlenet        stem "cifar": a 3x3 window without a stride, and no pooling before stage 3
+  resnet18         stem "cifar": a 3x3 window without a stride, and no pooling
+  densenet40_12    made for CIFAR: three blocks; here of 6 layers each
+  mobilenet_v2     stem "cifar": no stride in the first convolution; the last maps have 2x2
+  efficientnet_b0  stem "cifar": the same
+Channels are a quarter (of the last two a half) of the papers', LeNet-5's excepted. Dropout and stochastic depth are off,
+so that what is compared is the architecture.
+
+Papers: see `papers` below.
+Command: `cnnjax run experiments/architectures.py`, on CIFAR-10 itself: `--data cifar10 --steps 2000`
+Cost: to be measured
+Expected: to be measured
 """
 
 from cnnjax.cli import main_of_study
 from cnnjax.study import Study
 
-DEPTHS = (8, 20, 32)
-FAMILIES = {
-    "mlp": {"model": "mlp", "width": 64, "norm": None},
-    "plain": {"model": "plain", "width": 16, "norm": None},
-    "plain + bn": {"model": "plain", "width": 16, "norm": "batch"},
-    "resnet no skip": {"model": "cifar_resnet", "width": 8, "skip": False},
-    "resnet": {"model": "cifar_resnet", "width": 8},
-    "pre-act resnet": {"model": "cifar_preact_resnet", "width": 8},
+TWINS = {
+    "no skip": {"skip": False},
+    "no norm": {"norm": None},
+    "plain": {"skip": False, "norm": None},
 }
-LENET = {"model": "lenet5", "padding": "SAME", "activation": "relu", "initializer": "xavier_normal"}
+STILL = {"dropout": 0.0}
+FAMILIES = {
+    "lenet5": ({"model": "lenet5"}, ()),
+    "alexnet": (
+        {"model": "alexnet", "stem": "cifar", "widths": (16, 48, 96, 64, 64), "hidden": 256, **STILL},
+        (),
+    ),
+    "vgg11": ({"model": "vgg11_bn", "head": "cifar", "width": 16, **STILL}, ("no norm",)),
+    "googlenet": ({"model": "googlenet", "stem": "cifar", "width": 16, **STILL}, ("no norm",)),
+    "resnet18": ({"model": "resnet18", "stem": "cifar", "width": 16}, TWINS),
+    "densenet": ({"model": "densenet40_12", "depths": (6, 6, 6), "growth": 6, "width": 8}, TWINS),
+    "mobilenet_v2": (
+        {"model": "mobilenet_v2", "stem": "cifar", "width_multiplier": 0.5, **STILL},
+        TWINS,
+    ),
+    "efficientnet_b0": (
+        {
+            "model": "efficientnet_b0",
+            "stem": "cifar",
+            "width_multiplier": 0.5,
+            "drop_path": 0.0,
+            **STILL,
+        },
+        TWINS,
+    ),
+}
+ARCHITECTURES = {
+    f"{name}{suffix}": {**options, **change}
+    for name, (options, twins) in FAMILIES.items()
+    for suffix, change in [("", {}), *((f" {twin}", TWINS[twin]) for twin in twins)]
+}
 
 STUDY = Study(
     name="architectures",
-    question="At equal depth, which architecture keeps the gradient alive?",
+    question="Which of the well-known architectures keep the gradient alive, and is it their skips or their norms?",
     papers=[
-        "LeCun et al. 1998",
-        "He et al. 2015, arXiv:1502.01852",
-        "He et al. 2016, arXiv:1512.03385",
-        "He et al. 2016b, arXiv:1603.05027",
+        "LeCun et al. 1998 (LeNet-5)",
+        "Krizhevsky 2014, arXiv:1404.5997 (AlexNet)",
+        "Simonyan & Zisserman 2015, arXiv:1409.1556 (VGG)",
+        "Szegedy et al. 2015, arXiv:1409.4842 (GoogLeNet)",
+        "He et al. 2016, arXiv:1512.03385 (ResNet)",
+        "Huang et al. 2017, arXiv:1608.06993 (DenseNet)",
+        "Sandler et al. 2018, arXiv:1801.04381 (MobileNetV2)",
+        "Tan & Le 2019, arXiv:1905.11946 (EfficientNet)",
     ],
-    options={"activation": "relu", "initializer": "xavier_normal"},
-    grid={
-        "architecture": {"lenet5 (5)": LENET}
-        | {
-            f"{name} ({depth})": {**family, "depth": depth}
-            for name, family in FAMILIES.items()
-            for depth in DEPTHS
-        }
-    },
+    data="digits32",
+    grid={"architecture": ARCHITECTURES},
     learning_rates=[0.03, 0.003],
     seeds=3,
-    steps=200,
-    record_every=25,
+    steps=150,
+    record_every=30,
+    batch_size=16,
     quick={
         "grid": {
-            "architecture": {"lenet5 (5)": LENET}
-            | {f"{name} (8)": {**FAMILIES[name], "width": 4, "depth": 8} for name in ("mlp", "resnet")}
+            "architecture": {
+                "lenet5": ARCHITECTURES["lenet5"],
+                **{
+                    f"resnet18{suffix}": {**ARCHITECTURES[f"resnet18{suffix}"], "width": 4}
+                    for suffix in ("", " no skip")
+                },
+            }
         },
         "seeds": 1,
         "steps": 2,
         "record_every": 2,
-        "batch_size": 16,
+        "learning_rates": [0.03],
     },
 )
 

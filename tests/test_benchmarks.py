@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-COMPARING = ("bench_conv", "bench_depth", "bench_grid", "bench_run_axis")
-MODULES = (*COMPARING, "benchmarking", "grid", "grid_flax")
+COMPARING = ("bench_conv", "bench_depth", "bench_grid", "bench_models", "bench_run_axis")
+FOREIGN = ("bench_grid", "bench_models")
+MODULES = (*COMPARING, "benchmarking", "grid", "grid_flax", "models_flax")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -263,7 +264,7 @@ def started(benchmarking, monkeypatch):
 
 @pytest.mark.parametrize("name", COMPARING)
 def test_every_case_that_is_compared_is_one_of_both_sides(benchmarking, started, monkeypatch, name):
-    script = started(name, *(["--torch-python", "python"] if name == "bench_grid" else []))
+    script = started(name, *(["--torch-python", "python"] if name in FOREIGN else []))
     asked = set()
 
     def ask(self, side, case):
@@ -272,6 +273,8 @@ def test_every_case_that_is_compared_is_one_of_both_sides(benchmarking, started,
         return benchmarking.Reply(1.0, 1.0, 1.0, "a device")
 
     monkeypatch.setattr(benchmarking.Bench, "ask", ask)
+    # A fresh process that imports the package takes seconds.
+    monkeypatch.setattr(subprocess, "run", lambda *command, **options: SimpleNamespace(stdout="1.5"))
     bench = benchmarking.Bench(["nothing to start"], script.commands, rounds=1, only="")
     script.measure(bench)
     assert len(bench.rows) >= 4 and len({row.case for row in bench.rows}) == len(bench.rows)
@@ -279,6 +282,22 @@ def test_every_case_that_is_compared_is_one_of_both_sides(benchmarking, started,
     own = {(side, case) for side, cases in script.sides.items() for case in cases}
     directions = ("forward", "input gradient", "kernel gradient", "both gradients")
     assert all(case.endswith(directions) for _, case in own - asked)
+
+
+def test_plain_flax_has_the_architectures_to_the_last_parameter():
+    bench_models = importlib.import_module("bench_models")
+    for name in bench_models.CPU:
+        # It leaves if the count is another.
+        assert bench_models.flax_model(name) is not None
+
+
+@pytest.mark.slow
+def test_both_sides_of_an_architecture_learn():
+    bench_models = importlib.import_module("bench_models")
+    for make in (bench_models.make, bench_models.flax_model):
+        step, state = bench_models.training_step(make("mobilenet_v2"), size=32, batch=4)
+        losses = [float((state := step(*state[:3]))[-1]) for _ in range(3)]
+        assert np.isfinite(losses).all() and losses[-1] < losses[0]
 
 
 def test_the_sides_in_processes_of_their_own_serve_the_cases_of_the_grid(benchmarking, monkeypatch):

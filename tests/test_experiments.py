@@ -1,5 +1,6 @@
 """Every experiment runs to its page at toy size, and its whole grid fits together."""
 
+import dataclasses
 import math
 import runpy
 from pathlib import Path
@@ -19,8 +20,11 @@ PAPERS = sorted((Path(__file__).parents[1] / "experiments" / "papers").glob("*.p
 FILES = sorted(f for f in (Path(__file__).parents[1] / "experiments").glob("*.py") if f.stem != "transfer")
 
 
-# Programs as the demo and `architectures` have them, too.
+# Programs as the demo and `equal_depth` have them, too.
 ALIKE = ("activations", "initializers", "normalization")
+# Five strides leave nothing of 28x28 pixels.
+TOO_SMALL = {("architectures", "mnist")}
+LARGER = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
 
 @pytest.mark.parametrize(
@@ -72,16 +76,29 @@ def test_a_paper_is_judged(tmp_path, capsys):
     assert {verdict.verdict for verdict in read_verdicts(tmp_path)} == {"not tested"}
 
 
-@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)], ids=["mnist", "cifar10"])
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_program_takes_the_images_of_larger_data(file, shape):
+@pytest.mark.parametrize(
+    "file, data",
+    [(file, data) for file in FILES for data in LARGER if (file.stem, data) not in TOO_SMALL],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_every_program_takes_the_images_of_larger_data(file, data):
+    shape = LARGER[data]
     for program in plan(load_study(file)):
         images = jax.ShapeDtypeStruct((program.batch_size, *shape), jnp.float32)
+        # As the engine does, which knows the data.
+        program = dataclasses.replace(program, options={"num_classes": 10, **program.options})
         model = program.make_model(program.runs[0].initializer)
         logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
         assert logits.shape == (program.batch_size, 10), program.title
-        first = jax.tree.leaves(variables["params"].get("stem", variables["params"].get("c1")))
+        named = (variables["params"].get(name) for name in ("stem", "c1", "conv1", "conv1_1"))
+        first = jax.tree.leaves(next(layer for layer in named if layer is not None))
         assert any(shape[-1] in leaf.shape or math.prod(shape) in leaf.shape for leaf in first), program.title
+
+
+def test_an_architecture_without_room_for_its_strides_is_named(tmp_path, capsys):
+    file = next(file for file in FILES if file.stem == "architectures")
+    assert main(["run", str(file), "--data", "digits", "--quiet", "--out", str(tmp_path)]) == 2
+    assert "lenet5() does not take the 8x8x1 images of digits: in layer c3/linear" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ class RunOptions:
     """Options of a study."""
 
     data: Annotated[str | None, _own("NAME")] = None
-    """The data set: digits, or one that `cnnjax data prepare` has prepared."""
+    """The data set: digits, digits32 (enlarged to 32x32), or one that `cnnjax data prepare` has prepared."""
     seeds: Annotated[tuple[int, ...] | None, _own("N ...")] = None
     """How many seeds (one number), or which (several)."""
     steps: Annotated[int | None, _own("N")] = None

@@ -14,6 +14,7 @@ from pathlib import Path
 # Often used; any other image classification set that TFDS knows works, too.
 KNOWN_SETS = (
     "digits",
+    "digits32",
     "mnist",
     "fashion_mnist",
     "kmnist",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from cnnjax.data.embedded import EMBEDDED
 from cnnjax.data.folders import KNOWN_SETS, data_root, find, nearest
 
 
@@ -28,8 +29,8 @@ def prepare(
         ValueError: TFDS knows no such set, or it is there in another format.
     """
     root = data_root(data_dir)
-    if name == "digits":
-        raise ValueError("digits is part of scikit-learn: it needs no preparation")
+    if name in EMBEDDED:
+        raise ValueError(f"{name} is part of scikit-learn: it needs no preparation")
     try:
         folder = find(name, root)
     except FileNotFoundError:

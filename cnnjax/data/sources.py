@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 
 import numpy as np
 
 from cnnjax.data import tfds
-from cnnjax.data.cache import load_or_build
 from cnnjax.data.dataset import Dataset, Split, channel_moments
+from cnnjax.data.embedded import EMBEDDED
 from cnnjax.data.folders import data_root, inexact_notes
 from cnnjax.data.split import stratified
 
@@ -30,9 +29,10 @@ def load(
     """Load an image classification set as uint8 arrays on the host.
 
     `"digits"` is scikit-learn's 1,797 handwritten digits of 8x8 pixels, whose values 0..16 are scaled to
-    0..255 and rounded. Any other name, `NAME[/CONFIG][:VERSION]`, is a TFDS set that was prepared in
-    ArrayRecord (`cnnjax data prepare NAME`); reading it takes no TensorFlow. Decoded arrays are cached in the
-    folder `CNNJAX_CACHE`, or else in the user's cache folder.
+    0..255 and rounded. `"digits32"` is the same enlarged to 32x32 by linear interpolation, for networks whose
+    strides need room; it shows no more than the 8x8 pixels did. Any other name, `NAME[/CONFIG][:VERSION]`, is
+    a TFDS set that was prepared in ArrayRecord (`cnnjax data prepare NAME`); reading it takes no TensorFlow.
+    Decoded arrays are cached in the folder `CNNJAX_CACHE`, or else in the user's cache folder.
 
     The official test split is kept. Where there is none, the official validation split takes its place, or
     a fifth of the images is drawn, and `notes` says so. Every draw keeps the shares of the classes.
@@ -52,9 +52,9 @@ def load(
     if split_seed < 0 or not 0 <= (validation or 0) < 1:
         raise ValueError(f"expected split_seed >= 0, 0 <= validation < 1, got {split_seed}, {validation}")
     root = data_root(data_dir)
-    arrays = _digits() if name == "digits" else tfds.read(name, root)
+    arrays = EMBEDDED[name]() if name in EMBEDDED else tfds.read(name, root)
     train, test, notes = _train_and_test(name, arrays, split_seed)
-    if name != "digits":
+    if name not in EMBEDDED:
         notes += inexact_notes(name, root, {"train": len(arrays["train_labels"]), "test": len(test)})
     if validation is None:
         size = min(round(_VALIDATION_FRACTION * len(train)), _MOST_VALIDATION)
@@ -105,19 +105,3 @@ def _draw(purpose: str, split: Split, size: int, seed: int) -> tuple[Split, Spli
     rng = np.random.default_rng([seed, _STREAMS[purpose]])
     drawn, others = stratified(np.asarray(split.labels), size, rng)
     return Split(split.images[drawn], split.labels[drawn]), Split(split.images[others], split.labels[others])
-
-
-def _digits() -> dict[str, np.ndarray]:
-    # Cached because importing scikit-learn takes seconds.
-    return load_or_build(f"digits-{importlib.metadata.version('scikit-learn')}", _read_digits)
-
-
-def _read_digits() -> dict[str, np.ndarray]:
-    from sklearn.datasets import load_digits
-
-    pixels, labels = map(np.asarray, load_digits(return_X_y=True))
-    return {
-        "train_images": np.rint(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1),
-        "train_labels": labels.astype(np.int32),
-        "num_classes": np.asarray(10),
-    }

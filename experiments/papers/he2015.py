@@ -8,7 +8,7 @@ Smaller here: digits of 8x8 instead of ImageNet, 16 channels, 225 steps. At 22 l
 and not from others, so nothing is claimed there. SGD only: Adam partly rescues Xavier's scale.
 Command: `cnnjax reproduce he2015`; `--tier full` takes CIFAR-10 at width 64, for a GPU.
 Found: at 10 layers both train (train accuracy 0.98 or more), at 30 He's does (0.957 [0.932, 0.982], 3 seeds) and
-Xavier's stays at chance (0.100), with 1e-10 of the gradient. 2026-11-21, JAX 0.10.2; 8 minutes of processor time.
+Xavier's stays at chance (0.100), with 1e-10 of the gradient. 2026-11-22, JAX 0.10.2; 5 min 21 s on two cores.
 """
 
 from cnnjax.cli import main_of_study

@@ -31,6 +31,18 @@ def test_digits_keep_their_labels():
     assert [known[image.tobytes()] for image in data.test.images] == data.test.labels.tolist()
 
 
+def test_enlarged_digits_are_interpolated_between_the_centers_of_the_pixels():
+    small, large = load(), load("digits32")
+    assert large.image_shape == (32, 32, 1) and large.notes[0].startswith(
+        "digits32 has no official test split"
+    )
+    np.testing.assert_array_equal(large.train.labels, small.train.labels)
+    image, centers = small.test.images[0, :, :, 0].astype(float), (np.arange(32) - 1.5) / 4
+    by_rows = np.stack([np.interp(centers, np.arange(8), column) for column in image.T], axis=1)
+    expected = np.stack([np.interp(centers, np.arange(8), row) for row in by_rows])
+    np.testing.assert_allclose(large.test.images[0, :, :, 0], expected, atol=0.5)
+
+
 @pytest.mark.parametrize("split, size", [("train", 1150), ("validation", 288), ("test", 359)])
 def test_every_split_has_the_shares_of_the_whole(split, size):
     labels = getattr(load(), split).labels

@@ -1,7 +1,6 @@
 import math
 from functools import partial
 
-import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,36 +13,11 @@ from cnnjax.models.base import Model
 from cnnjax.nn import NORMS
 from cnnjax.probes import probe_points
 
-from ..drawn import images, shapes, variables
+from ..drawn import shapes, variables
+from .small import DEEP, IMAGES, SMALL, layers, leaves, small
 
-# What makes each model small; a new one needs its line here.
-SMALL = {
-    "keras_cifar_cnn": {"padding": "SAME"},
-    "lenet5": {"padding": "SAME"},
-    "mlp": {"depth": 4, "width": 8},
-    "plain": {"depth": 4, "width": 4},
-    "cifar_preact_resnet": {"depth": 8, "width": 4},
-    "cifar_resnet": {"depth": 8, "width": 4},
-}
-DEEP = {"mlp": 7, "plain": 7, "cifar_preact_resnet": 14, "cifar_resnet": 14}
-IMAGES = images(3, 8, 8, 3)
 every_model = pytest.mark.parametrize("name", SMALL)
 deep_models = pytest.mark.parametrize("name", DEEP)
-
-
-def small(name, **options):
-    return models.create(name, **{**SMALL[name], "num_classes": 5, **options})
-
-
-def leaves(tree, last):
-    """The arrays of that name, with their paths."""
-    found = jax.tree_util.tree_leaves_with_path(tree)
-    return [("/".join(k.key for k in path), leaf) for path, leaf in found if path[-1].key == last]
-
-
-def layers(found):
-    """How many layers they belong to: stacked ones count each."""
-    return sum(leaf.shape[0] if "/block/" in path else 1 for path, leaf in found)
 
 
 @every_model
@@ -318,96 +292,6 @@ def test_lenet_on_its_paper_sizes():
     }
 
 
-def test_resnet_halves_the_image_twice_and_doubles_its_channels():
-    model = models.create("cifar_resnet", depth=14)
-    made = shapes(model, jnp.zeros((2, 32, 32, 3)))
-    captured = jax.eval_shape(
-        lambda made: model.apply(made, jnp.zeros((2, 32, 32, 3)), capture_intermediates=True)[1], made
-    )["intermediates"]
-    assert {
-        stage: captured[stage]["__call__"][0].shape for stage in ("stem", "stage1", "stage2", "stage3")
-    } == {
-        "stem": (2, 32, 32, 16),
-        "stage1": (2, 32, 32, 16),
-        "stage2": (2, 16, 16, 32),
-        "stage3": (2, 8, 8, 64),
-    }
-
-
-def test_a_preactivation_net_keeps_the_identity_clean():
-    # With branches of zeros only the stem and the shortcuts are left: option A pads with zeros.
-    model = small("cifar_preact_resnet", norm=None, activation="identity")
-    made = variables(model, IMAGES)
-    params = {
-        part: tree if part in ("stem", "head") else jax.tree.map(jnp.zeros_like, tree)
-        for part, tree in made["params"].items()
-    }
-    features, head = jax.jit(
-        lambda params: (
-            F.conv(IMAGES, params["stem"]["linear"]["kernel"], params["stem"]["linear"]["bias"]),
-            model.apply({"params": params}, IMAGES),
-        )
-    )(params)
-    pooled = features[:, ::4, ::4].mean((1, 2))
-    # 4 channels become 8, then 16: 2 and then 4 new ones in front.
-    kernel = params["head"]["linear"]["kernel"][6:10]
-    np.testing.assert_allclose(
-        head, pooled @ kernel + params["head"]["linear"]["bias"].reshape(1, -1), rtol=1e-4
-    )
-
-
-# How the residual branches start.
-
-residual_models = pytest.mark.parametrize("name", ["cifar_preact_resnet", "cifar_resnet"])
-
-
-@residual_models
-@pytest.mark.parametrize("branch_scale", ["skipinit", "fixup"])
-def test_a_network_that_starts_as_its_skips_has_branches_of_zero(name, branch_scale):
-    model = small(name, norm=None, depth=14, branch_scale=branch_scale)
-
-    @jax.jit
-    def compute():
-        made = model.init(jax.random.key(0), IMAGES)["params"]
-        without = {
-            part: jax.tree.map(jnp.zeros_like, tree) if part.startswith("stage") else tree
-            for part, tree in made.items()
-        }
-        return made, model.apply({"params": made}, IMAGES), model.apply({"params": without}, IMAGES)
-
-    made, logits, without = compute()
-    assert np.all(np.any(logits != 0, axis=0))
-    np.testing.assert_array_equal(logits, without)
-    # The branches are there: their first kernels are not zero.
-    assert all(np.all(leaf.std() > 0.01) for path, leaf in leaves(made, "kernel") if "layer1" in path)
-
-
-def test_with_fixup_a_step_changes_the_function_as_much_at_any_depth():
-    # Zhang et al. 2019, section 3: without it, the change is 200 times as large in the deeper network.
-    def change(depth):
-        model = small("cifar_resnet", norm=None, depth=depth, branch_scale="fixup")
-        params = model.init(jax.random.key(0), IMAGES)["params"]
-
-        def logits(params):
-            return model.apply({"params": params}, IMAGES)
-
-        gradient = jax.grad(lambda params: logits(params).sum())(params)
-        # The derivative along the step: the change per learning rate as that goes to 0.
-        return jnp.linalg.norm(jax.jvp(logits, (params,), (gradient,))[1])
-
-    shallow, deep = jax.jit(lambda: (change(8), change(32)))()
-    assert 0.5 < deep / shallow < 2
-
-
-@residual_models
-def test_a_branch_scale_adds_one_number_a_block(name):
-    counts = [
-        parameter_count(shapes(small(name, depth=20, branch_scale=scale), IMAGES)["params"])
-        for scale in (None, "skipinit")
-    ]
-    assert counts[1] - counts[0] == 9
-
-
 def test_circular_padding_knows_no_border():
     model = small("plain", padding="CIRCULAR", activation="tanh")
     made = variables(model, IMAGES)
@@ -418,122 +302,3 @@ def test_circular_padding_knows_no_border():
     apply = jax.jit(model.apply)
     moved = jnp.roll(IMAGES, (3, 2), (1, 2))
     np.testing.assert_allclose(apply(made, moved), apply(made, IMAGES), rtol=1e-4, atol=1e-4)
-
-
-# What cannot be built.
-
-
-@pytest.mark.parametrize(
-    "name, options, text",
-    [
-        (
-            "lenet",
-            {},
-            "unknown model 'lenet'; did you mean 'lenet5'",
-        ),
-        (
-            "plain",
-            {"dept": 3},
-            "unknown option of plain 'dept'; did you mean 'depth'. Known: activation, bias_std",
-        ),
-        ("lenet5", {"depth": 3}, "unknown option of lenet5 'depth'"),
-        ("plain", {"name": "x"}, "unknown option of plain 'name'"),
-        ("plain", {"activation": "rleu"}, "unknown activation 'rleu'; did you mean 'relu'"),
-        ("lenet5", {"initializer": "xavier"}, "unknown initializer 'xavier'; did you mean 'xavier_"),
-        (
-            "mlp",
-            {"norm": "bach"},
-            "unknown norm 'bach'; did you mean 'batch'. Known: batch, channel, group, instance, layer",
-        ),
-        ("plain", {"depth": -3}, "depth counts the layers with weights and must be an integer >= 2; got -3"),
-        ("mlp", {"depth": 1}, "must be an integer >= 2; got 1"),
-        ("mlp", {"depth": 3.0}, "must be an integer >= 2; got 3.0"),
-        ("cifar_resnet", {"depth": 21}, r"depth 6n \+ 2 with n >= 1 \(8, 14, 20, 26, 32, ...\); got 21"),
-        ("cifar_preact_resnet", {"depth": 2}, r"depth 6n \+ 2 with n >= 1 .*; got 2"),
-        ("plain", {"width": 0}, "width must be a positive integer; got 0"),
-        ("cifar_resnet", {"width": -4}, "width must be a positive integer; got -4"),
-        ("mlp", {"width": 2.5}, "width must be a positive integer; got 2.5"),
-        ("mlp", {"depth": True}, "must be an integer >= 2; got True"),
-        ("plain", {"width": True}, "width must be a positive integer; got True"),
-        ("plain", {"window": 0}, "window must be a positive integer; got 0"),
-        ("plain", {"padding": "REFLECT"}, "unknown padding 'REFLECT': use 'VALID', 'SAME'"),
-        ("lenet5", {"padding": -1}, "padding must not be negative, got -1"),
-        ("keras_cifar_cnn", {"padding": "RELFECT"}, "unknown padding 'RELFECT'"),
-        ("lenet5", {"num_classes": 2.5}, "num_classes must be a positive integer; got 2.5"),
-        (
-            "cifar_resnet",
-            {"branch_scale": "skipint"},
-            "unknown branch_scale 'skipint'; did you mean 'skipinit'",
-        ),
-        (
-            "cifar_resnet",
-            {"branch_scale": "fixup", "skip": False},
-            "branch_scale='fixup' is for residual branches",
-        ),
-        ("lenet5", {"num_classes": 0}, "num_classes must be a positive integer; got 0"),
-    ],
-)
-def test_errors_of_create(name, options, text):
-    with pytest.raises(ValueError, match=text):
-        models.create(name, **options)
-
-
-@pytest.mark.parametrize(
-    "name, options, text",
-    [
-        ("plain", {"padding": 2.5}, "padding must be 'VALID', 'SAME'.*, got 2.5"),
-        ("plain", {"norm": 3}, "the name of the norm must be a string, got 3"),
-        ("cifar_resnet", {"norm": False}, "the name of the norm must be a string, got False"),
-        ("mlp", {"initializer": 3}, "the name of the initializer must be a string, got 3"),
-        ("mlp", {"activation": None}, "the name of the activation must be a string, got None"),
-        ("plain", {"dtype": "bfloat17"}, "dtype must be a floating-point type .*; got 'bfloat17'"),
-        ("plain", {"dtype": jnp.int32}, "dtype must be a floating-point type .*; got .*int32"),
-        ("plain", {"skip": "no"}, "skip must be True or False; got 'no'"),
-        ("cifar_resnet", {"scan": 1}, "scan must be True or False; got 1"),
-        ("mlp", {"remat": None}, "remat must be True or False; got None"),
-    ],
-)
-def test_type_errors_of_create(name, options, text):
-    with pytest.raises(TypeError, match=text):
-        models.create(name, **options)
-
-
-def test_options_from_numpy():
-    options = {"width": np.int32(4), "num_classes": np.int64(5), "skip": np.True_}
-    expected = shapes(small("cifar_resnet", depth=14), IMAGES)
-    assert shapes(small("cifar_resnet", depth=np.int64(14), **options), IMAGES) == expected
-    made = shapes(small("plain", depth=np.int64(5), dtype="bfloat16", **options), IMAGES)
-    assert layers(leaves(made, "kernel")) == 5
-
-
-@pytest.mark.parametrize("padding", ["same", 1, ((2, 0), (1, 1))])
-def test_every_form_of_padding(padding):
-    shapes(small("plain", padding=padding), IMAGES)
-
-
-@pytest.mark.parametrize("name", ["plain", "cifar_resnet"])
-def test_delta_orthogonal_kernels_need_as_many_outputs_as_inputs(name):
-    model = small(name, width=2, initializer="delta_orthogonal")
-    with pytest.raises(ValueError, match="at least as many outputs as inputs, got 3 inputs and 2 outputs"):
-        shapes(model, IMAGES)
-    # A dense kernel has no center: there it is the orthogonal one, whatever the sizes.
-    shapes(small("plain", width=4, initializer="delta_orthogonal"), IMAGES)
-    shapes(small("mlp", width=2, initializer="delta_orthogonal"), IMAGES)
-
-
-def test_images_that_are_too_small():
-    for name in ("keras_cifar_cnn", "lenet5"):
-        with pytest.raises(ValueError, match="(kernel|window) larger than the padded input"):
-            shapes(models.create(name), IMAGES)
-
-
-def test_a_model_made_by_hand_is_checked_too():
-    with pytest.raises(ValueError, match="must be an integer >= 2; got 0"):
-        shapes(models.VARIANTS["plain"].family(depth=0), IMAGES)
-
-
-def test_options_are_listed_with_their_defaults():
-    assert models.options("cifar_resnet")["depth"] == 20
-    assert models.options("lenet5")["activation"] == "tanh"
-    assert not {"name", "parent"} & set(models.options("plain"))
-    assert isinstance(models.create("plain"), linen.Module)

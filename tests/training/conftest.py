@@ -4,6 +4,6 @@ import pytest
 
 @pytest.fixture
 def optax_promotes():
-    """Adam's bias correction in Optax promotes types."""
+    """Adam's bias correction in Optax, and some of its schedules, promote types."""
     with jax.numpy_dtype_promotion("standard"):
         yield
