@@ -49,7 +49,12 @@ def line_rule(kinks: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pair_rule(
-    correlation: float, *, kinks: Sequence[float] = (), dimension: int | None = None, size: int = 64
+    correlation: float,
+    *,
+    kinks: Sequence[float] = (),
+    dimension: int | None = None,
+    size: int = 64,
+    reach: float = REACH,
 ) -> Pair:
     """The rule for a pair of variables of mean 0, variance 1 and a correlation.
 
@@ -59,13 +64,14 @@ def pair_rule(
       dimension: None for Gaussian variables; n for two projections of a uniform point on the sphere of radius sqrt(n) in n
         dimensions, 3 or more, onto directions with the cosine c.
       size: nodes in each of the four sectors and along the radius; about half as many in each part where kinks add more.
+      reach: the radius after which the tail is left out, exp(-reach^2 / 2) of a Gaussian.
 
     Raises:
       ValueError: c is not between -1 and 1.
     """
     if not -1 <= correlation <= 1:
         raise ValueError(f"a correlation lies between -1 and 1, got {correlation}")
-    reach = REACH if dimension is None else min(REACH * 1.5, math.sqrt(dimension))
+    reach = reach if dimension is None else min(reach * 1.5, math.sqrt(dimension))
     lines = np.unique([0.0, *(kink for kink in kinks if abs(kink) < reach)])
     size = size if len(lines) == 1 else size // 2 + 4
     r, radial = _radial_rule(lines, correlation, reach, size)
