@@ -1,11 +1,13 @@
-"""How a convolution is computed: the vendor's kernels on GPU and TPU, and on CPU four lowerings that stay fast.
+"""How a convolution is computed: the vendor's kernels on GPU and TPU, and on CPU five lowerings that stay fast.
 
-Two properties of XLA on CPU shape this file. It brings convolutions into the layout of its fast kernel only in the
+Three properties of XLA on CPU shape this file. It brings convolutions into the layout of its fast kernel only in the
 entry computation, never in the body of a `scan`, `map` or `while` (jax issue 12868), and the two gradients that JAX
-derives are not in that layout. And its grouped, depthwise and three-dimensional convolutions are slow everywhere.
-So on CPU
+derives are not in that layout. Its grouped, depthwise and three-dimensional convolutions are slow everywhere. And where the
+input, without its padding, is smaller than the window, it has no fast kernel at all: 3x3 with 512 channels on maps of 2x2
+takes 70 times as long as the same products of matrices. So on CPU
 
 - a dense convolution has a tangent rule whose two linear parts TRANSPOSE into the fast layout (`_dense`);
+- one on maps smaller than its window is a product of patches and kernel, unless that is narrow (`_product`);
 - a three-dimensional one becomes a two-dimensional one over its planes (`_volume`);
 - a grouped one is a map over dense convolutions of groups merged into blocks of useful width (`_grouped`);
 - a depthwise one is a sum of shifted products (`_depthwise`).
@@ -18,6 +20,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +33,9 @@ AXES = "HWD"
 BLOCK_BYTES = 2**20
 # Groups are merged into blocks of at least this many channels: narrower products leave the CPU's vector units idle.
 BLOCK_CHANNELS = 16
+# On maps smaller than the window, kernels of this many products an entry are worth copies of the patches; windows of more
+# entries than that, as the long ones of sequences, are not.
+PATCH_PRODUCTS, PATCH_ENTRIES = 64 * 64, 49
 # What a function under this keeps for the backward pass is its input itself, and not the shifted or transposed copies.
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
@@ -78,7 +84,44 @@ def _vendor(geometry: Geometry, x: jax.Array, kernel: jax.Array, layout: tuple[s
 
 
 def _ungrouped(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return (_volume if x.ndim == 5 else _dense)(geometry, x, kernel)
+    return (_volume if x.ndim == 5 else _flat)(geometry, x, kernel)
+
+
+def _flat(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A convolution in one or two dimensions, by its fast way."""
+    return (_product if _is_small(geometry, x, kernel) else _dense)(geometry, x, kernel)
+
+
+def _is_small(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether input or output are smaller than the window on some axis; the output is what the input gradient runs over."""
+    window, products = kernel.shape[:-2], math.prod(kernel.shape[-2:])
+    if geometry.upsampling or products < PATCH_PRODUCTS or math.prod(window) > PATCH_ENTRIES:
+        return False
+    sizes = zip(x.shape[1:-1], _output_sizes(geometry, x, window), window, strict=True)
+    return any(min(size, output) < taps for size, output, taps in sizes)
+
+
+@functools.partial(_recomputed, static_argnums=(0,))
+def _product(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The patches under the window, side by side, times the kernel as one matrix."""
+    window = kernel.shape[:-2]
+    sizes = _output_sizes(geometry, x, window)
+    x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
+    offsets = itertools.product(*map(range, window))
+    patches = jnp.concatenate([_shifted(geometry, x, offset, sizes) for offset in offsets], axis=-1)
+    return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[-1]), precision=geometry.precision)
+
+
+def _output_sizes(geometry: Geometry, x: jax.Array, window: Sequence[int]) -> list[int]:
+    rows = zip(x.shape[1:-1], geometry.padding, window, geometry.dilation, geometry.stride, strict=True)
+    return [(n + low + high - (k - 1) * d - 1) // s + 1 for n, (low, high), k, d, s in rows]
+
+
+def _shifted(geometry: Geometry, x: jax.Array, offset: Sequence[int], sizes: Sequence[int]) -> jax.Array:
+    """What the kernel's entry at `offset` is multiplied by: padded `x` from there on, `sizes` long, in steps of the stride."""
+    starts = [k * d for k, d in zip(offset, geometry.dilation, strict=True)]
+    limits = [a + (n - 1) * s + 1 for a, n, s in zip(starts, sizes, geometry.stride, strict=True)]
+    return lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, x.shape[-1]), (1, *geometry.stride, 1))
 
 
 @functools.partial(_recomputed, static_argnums=(0,))
@@ -98,7 +141,7 @@ def _volume(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
         dilation=geometry.dilation[1:],
         upsampling=geometry.upsampling and geometry.upsampling[1:],
     )
-    y = _dense(flat, planes.reshape(math.prod(planes.shape[:2]), *planes.shape[2:]), wide)
+    y = _flat(flat, planes.reshape(math.prod(planes.shape[:2]), *planes.shape[2:]), wide)
     return y.reshape(*planes.shape[:2], *y.shape[1:])
 
 
@@ -204,18 +247,13 @@ def _shifted_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> ja
     window, features = kernel.shape[:-2], kernel.shape[-1]
     channels, dtype = x.shape[-1], x.dtype
     x, kernel = widen(x), widen(kernel)
+    sizes = _output_sizes(geometry, x, window)
     x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
-    sizes = [
-        (n - (k - 1) * d - 1) // s + 1
-        for n, k, d, s in zip(x.shape[1:-1], window, geometry.dilation, geometry.stride, strict=True)
-    ]
     # Spreading a weight over all positions is a product with ones: so its transpose, a sum over them, is a fast product.
     ones = jnp.ones((math.prod(sizes), 1), kernel.dtype)
 
     def product(offset: tuple[int, ...]) -> jax.Array:
-        starts = [k * d for k, d in zip(offset, geometry.dilation, strict=True)]
-        limits = [a + (n - 1) * s + 1 for a, n, s in zip(starts, sizes, geometry.stride, strict=True)]
-        shifted = lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, channels), (1, *geometry.stride, 1))
+        shifted = _shifted(geometry, x, offset, sizes)
         if features != channels:
             shifted = jnp.repeat(shifted, features // channels, axis=-1)
         weights = jnp.matmul(ones, kernel[offset], precision=geometry.precision)

@@ -28,6 +28,8 @@ CASES = {
     "dense_2d": (lowering._dense, (2, 5, 4, 2), (3, 3, 2, 3), geometry(2, stride=2, pad=(0, 1))),
     "dense_upsampling": (lowering._dense, (2, 3, 3, 2), (2, 2, 2, 3), geometry(2, upsampling=(2, 3))),
     "dense_3d": (lowering._dense, (2, 3, 3, 2, 2), (2, 2, 2, 2, 3), geometry(3)),
+    "product_1d": (lowering._product, (2, 2, 3), (3, 3, 2), geometry(1, pad=(2, 1), dilation=2)),
+    "product_2d": (lowering._product, (2, 4, 2, 2), (3, 3, 2, 3), geometry(2, stride=2, pad=(0, 1))),
     "volume": (lowering._volume, (2, 4, 3, 2, 2), (3, 2, 1, 2, 3), geometry(3, stride=2, pad=(2, 1))),
     "volume_dilated": (
         lowering._volume,
@@ -129,6 +131,28 @@ def test_a_layer_keeps_its_input_and_no_copy_of_it(rank, groups):
 
 
 # How many examples fit, and the blocks of at most so many that six make.
+@pytest.mark.parametrize(
+    "size, window, products, stride, small",
+    [
+        ((2, 2), (3, 3), 4096, 1, True),
+        ((3, 3), (3, 3), 4096, 1, False),
+        # The input gradient runs over the output, of 2x2 here.
+        ((4, 4), (3, 3), 4096, 2, True),
+        ((6, 6), (3, 3), 4096, 2, False),
+        ((8, 2), (3, 3), 4096, 1, True),
+        ((2, 2), (3, 3), 4095, 1, False),
+        ((2, 2), (1, 1), 4096, 1, False),
+        ((40,), (80,), 4096, 4, False),
+    ],
+)
+def test_patches_are_for_maps_smaller_than_the_window(size, window, products, stride, small):
+    x, kernel = jnp.zeros((1, *size, products)), jnp.zeros((*window, products, 1))
+    form = geometry(len(size), stride=stride, pad=(window[0] // 2, window[0] // 2))
+    assert lowering._is_small(form, x, kernel) == small
+    compiled = jax.jit(partial(lowering._ungrouped, form)).lower(x, kernel).as_text()
+    assert ("stablehlo.convolution" not in compiled) == small
+
+
 @pytest.mark.parametrize("examples, blocks", [(1, 6), (2, 3), (4, 2), (6, 1)])
 def test_blocks_do_not_change_the_kernel_gradient(examples, blocks, rng, monkeypatch):
     # JAX keeps traces by shape: a size of its own for each case, so that none meets another's block.
