@@ -118,7 +118,7 @@ def _output_sizes(geometry: Geometry, x: jax.Array, window: Sequence[int]) -> li
 
 
 def _shifted(geometry: Geometry, x: jax.Array, offset: Sequence[int], sizes: Sequence[int]) -> jax.Array:
-    """What the kernel's entry at `offset` is multiplied by: padded `x` from there on, `sizes` long, in steps of the stride."""
+    """What the kernel's entry at `offset` meets: padded `x` from there on, `sizes` long, in steps of the stride."""
     starts = [k * d for k, d in zip(offset, geometry.dilation, strict=True)]
     limits = [a + (n - 1) * s + 1 for a, n, s in zip(starts, sizes, geometry.stride, strict=True)]
     return lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, x.shape[-1]), (1, *geometry.stride, 1))
