@@ -8,7 +8,8 @@ learning rates for each cell. xi_c is computed (`probes.mean_field`), not fitted
 Smaller here: digits instead of MNIST, 100 units instead of 300, 300 steps. The 6 is empirical, and moves with the
 number of steps: claimed is training accuracy of 0.8 or more below 0.8 x 6 xi_c, and of 0.3 or less above 1.6 x 6
 xi_c.
-Command: `cnnjax reproduce schoenholz2017`; `--tier full` takes MNIST at width 300.
+Command: `cnnjax reproduce schoenholz2017`; `--tier full` takes MNIST at width 300 (427 times the multiply-adds of the
+small one; never run).
 Found: far above the bound nothing trains (0.097 [0.088, 0.106], highest run 0.125, 3 seeds). Below it ten of twelve
 cells train in every run; two do not, so the first claim fails as it was set (mean 0.945 [0.928, 0.962], lowest run
 0.45). At sigma_w^2 = 4 and 32 layers, 0.76 of the bound, one seed of three reaches 0.71. At 1.76, all but on the critical

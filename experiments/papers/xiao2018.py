@@ -5,7 +5,8 @@ delta-orthogonal kernels on the critical line, where Gaussian kernels of the sam
 Settings: circular padding, neither norm nor skip, (sigma_w^2, sigma_b^2) = (1.05, 2e-5), SGD with momentum 0.9.
 Smaller here: digits instead of MNIST, 16 channels, up to 500 layers, 80 steps. Statistics at 10,000 layers are in
 experiments/depth.py. The learning rate falls about as 1 / depth; lower precision (bf16, TF32) breaks it.
-Command: `cnnjax reproduce xiao2018`; `--tier full` takes MNIST at 1,000 to 10,000 layers, for a GPU.
+Command: `cnnjax reproduce xiao2018`; `--tier full` takes MNIST at 1,000 to 10,000 layers, for a GPU (7e16
+multiply-adds, 2 hours at an assumed 1e13 a second; never run).
 Found: at 500 layers delta-orthogonal kernels reach 0.881 [0.788, 0.974] on the validation split (3 seeds, lowest
 0.854), Gaussian ones stay at chance (0.104), 0.78 [0.67, 0.88] behind; at 100 layers 0.911 and 0.741. The first layer's
 mean squared gradient is 3.3 times the last hidden one's (0.52 [0.28, 0.75] orders of magnitude). Gaussian kernels lose
