@@ -21,6 +21,7 @@ import models_flax
 import optax
 from bench_grid import torch_python
 from benchmarking import Bench, Row, Run, main
+from jax.typing import DTypeLike
 
 from cnnjax import functional as F
 from cnnjax import models
@@ -50,7 +51,7 @@ def flax_model(name: str) -> object:
 
 
 def training_step(
-    model: object, *, size: int, batch: int, dtype: jnp.dtype = jnp.float32
+    model: object, *, size: int, batch: int, dtype: DTypeLike = jnp.float32
 ) -> tuple[Callable, tuple]:
     """The compiled step, state donated, and what it starts from."""
     images = jax.random.normal(jax.random.key(1), (batch, size, size, 3), dtype)

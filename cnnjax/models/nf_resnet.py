@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cnnjax import functional as F
 from cnnjax.initializers import Choice, Initializer, lecun_normal
@@ -46,7 +47,7 @@ def predicted_deviations(depths: Sequence[int], *, alpha: float) -> Iterator[lis
 def paper_kernels(*, groups: int = 1) -> Initializer:
     """Normal, of variance 1 / fan_in for a convolution and of deviation 0.01 for a dense kernel, as in the authors' code."""
 
-    def initialize(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def initialize(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         draw = jax.nn.initializers.normal(0.01) if len(shape) == 2 else lecun_normal(groups=groups)
         return draw(key, shape, dtype)
 

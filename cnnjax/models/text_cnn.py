@@ -6,6 +6,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cnnjax import functional as F
 from cnnjax.initializers import Choice
@@ -16,7 +17,7 @@ from cnnjax.nn import Dropout, Embed
 def uniform(limit: float) -> Callable[..., jax.Array]:
     """An initializer: uniform between -limit and limit."""
 
-    def initialize(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def initialize(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
     return initialize

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cnnjax.initializers import Initializer
 from cnnjax.models.base import Model, Variant, check_choice, check_rate
@@ -134,7 +135,7 @@ def center(x: jax.Array, sizes: Sequence[int]) -> jax.Array:
 def per_position(initialize: Initializer) -> Initializer:
     """The initializer of an up-convolution whose stride is its window: a dense layer from a position to a block of them."""
 
-    def initialized(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    def initialized(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         *window, n_in, n_out = shape
         dense = initialize(key, (n_in, math.prod(window) * n_out), dtype)
         return jnp.moveaxis(dense.reshape(n_in, *window, n_out), 0, -2)
