@@ -1,0 +1,200 @@
+"""A training step as a pure function of the state, a batch and a key."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnnjax import functional as F
+from cnnjax.data import normalize
+from cnnjax.functional.names import lookup
+from cnnjax.training.augmentation import Augmentation
+from cnnjax.training.metrics import Tally
+
+
+class TrainState(NamedTuple):
+    """Everything that training needs to go on.
+
+    Attributes:
+      step: steps done, int32.
+      params, batch_stats: of the model.
+      optimizer: its memory.
+      average: exponential moving averages of params and batch_stats, or empty.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    optimizer: Any
+    average: Any
+
+    def variables(self, *, averaged: bool = False) -> dict[str, Any]:
+        """What `model.apply` takes; `averaged` where there is an average."""
+        if averaged and self.average:
+            return dict(self.average)
+        return _collections(self.params, self.batch_stats)
+
+
+class Batch(NamedTuple):
+    """Images `(batch, height, width, channels)` in uint8 and classes `(batch,)`."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+class Moments(NamedTuple):
+    """Mean and deviation `(channels,)` of the training images on the scale 0..1."""
+
+    mean: jax.Array
+    std: jax.Array
+
+
+class StepMetrics(NamedTuple):
+    """Of one step, before its update: mean loss and accuracy of the batch, and the norm of the gradient."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+    gradient_norm: jax.Array
+
+
+def _one_against_all(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., jax.Array]:
+    return lambda logits, labels: jnp.sum(loss(logits, labels), axis=-1)
+
+
+LOSSES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = MappingProxyType(
+    {
+        "cross_entropy": F.cross_entropy,
+        "binary_cross_entropy": _one_against_all(F.binary_cross_entropy),
+        "focal": _one_against_all(F.focal),
+    }
+)
+"""Losses by name: of logits and probabilities `(batch, classes)`, one value for each example."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What is trained and how; its methods are pure and may be compiled.
+
+    Attributes:
+      model: called as `model(images, train=...)`.
+      optimizer: of its parameters.
+      num_classes: of the labels.
+      loss: one of `LOSSES`.
+      label_smoothing: share of each label that is spread evenly over the classes.
+      augmentation: of the training images.
+      averaging: the decay of the moving averages, 0 for none. In step t it is min(averaging, (1 + t) / (10 + t)), so that
+        the start does not weigh on them (as in TensorFlow's ExponentialMovingAverage).
+    """
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    num_classes: int
+    loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    augmentation: Augmentation = Augmentation()
+    averaging: float = 0.0
+
+    def __post_init__(self):
+        lookup(LOSSES, self.loss, "loss")
+        for name in ("label_smoothing", "averaging"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+
+    def initial(self, key: jax.Array, images: jax.Array) -> TrainState:
+        """The state before the first step. `images`: a normalized batch, of which only the shape matters."""
+        variables = self.model.init(key, images)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        average = _collections(params, batch_stats) if self.averaging else {}
+        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, self.optimizer.init(params), average)
+
+    def seen(
+        self, number: jax.Array, batch: Batch, key: jax.Array, moments: Moments
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What step `number` sees of a batch: augmented images, labels as probabilities, and the key of its dropout."""
+        for_images, for_dropout = jax.random.split(jax.random.fold_in(key, number))
+        labels = jax.nn.one_hot(batch.labels, self.num_classes)
+        images, labels = self.augmentation(
+            batch.images, labels, for_images, mean=moments.mean, std=moments.std
+        )
+        smoothing = self.label_smoothing
+        labels = (1 - smoothing) * labels + smoothing / self.num_classes if smoothing else labels
+        return images, labels, for_dropout
+
+    def step(
+        self, state: TrainState, batch: Batch, key: jax.Array, moments: Moments
+    ) -> tuple[TrainState, StepMetrics]:
+        """One step. What is random in it depends on `key` and the number of the step alone."""
+        images, labels, for_dropout = self.seen(state.step, batch, key, moments)
+        return self.update(state, images, labels, batch.labels, for_dropout)
+
+    def update(
+        self,
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        classes: jax.Array,
+        key: jax.Array,
+        *,
+        mean: Callable[[Any], Any] = lambda tree: tree,
+    ) -> tuple[TrainState, StepMetrics]:
+        """The step behind the augmentation.
+
+        Args:
+          state: to go on from.
+          images, labels: as `seen` returns them.
+          classes: `(batch,)`, which the accuracy counts.
+          key: of dropout.
+          mean: over devices that hold a part of the batch each, where there are such.
+        """
+
+        def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            variables = _collections(params, state.batch_stats)
+            options: dict[str, Any] = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
+            logits, new = self.model.apply(variables, images, **options)
+            losses = LOSSES[self.loss](logits, labels)
+            accuracy = jnp.mean(F.accuracy(logits, classes).astype(jnp.float32))
+            return jnp.mean(losses), (accuracy, new.get("batch_stats", {}))
+
+        (loss, (accuracy, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        loss, accuracy, batch_stats, gradients = mean((loss, accuracy, batch_stats, gradients))
+        updates, memory = self.optimizer.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = self._averaged(state, _collections(params, batch_stats))
+        metrics = StepMetrics(loss, accuracy, optax.global_norm(gradients))
+        return TrainState(state.step + 1, params, batch_stats, memory, average), metrics
+
+    def evaluate(
+        self,
+        variables: Mapping[str, Any],
+        batch: Batch,
+        moments: Moments,
+        *,
+        weights: jax.Array | None = None,
+    ) -> Tally:
+        """The sums of a batch in evaluation mode, by cross entropy; `weights` as in `Tally.of`."""
+        logits: Any = self.model.apply(variables, normalize(batch.images, *moments), train=False)
+        losses = F.cross_entropy(logits, batch.labels)
+        return Tally.of(logits, batch.labels, losses, weights=weights)
+
+    def _averaged(self, state: TrainState, new: dict[str, Any]) -> dict[str, Any]:
+        if not self.averaging:
+            return {}
+        step = state.step.astype(jnp.float32)
+        decay = jnp.minimum(self.averaging, (1 + step) / (10 + step))
+        mix = functools.partial(_mixed, decay)
+        return jax.tree.map(mix, dict(state.average), new)
+
+
+def _mixed(decay: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+    share = decay.astype(new.dtype)
+    return share * old + (1 - share) * new
+
+
+def _collections(params: Any, batch_stats: Any) -> dict[str, Any]:
+    return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
