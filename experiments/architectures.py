@@ -13,8 +13,8 @@ At CIFAR scale means for each, all by options of the model:
   densenet40_12    made for CIFAR: three blocks; here of 6 layers each
   mobilenet_v2     stem "cifar": no stride in the first convolution; the last maps have 2x2
   efficientnet_b0  stem "cifar": the same
-Channels are a quarter (of the last two a half) of the papers', LeNet-5's excepted. Dropout and stochastic depth are off,
-so that what is compared is the architecture.
+Channels are a quarter of the papers', LeNet-5's excepted (DenseNet: growth 6 instead of 12). Dropout and stochastic depth
+are off, so that what is compared is the architecture.
 
 Papers: see `papers` below.
 Command: `cnnjax run experiments/architectures.py`, on CIFAR-10 itself: `--data cifar10 --steps 2000`
@@ -42,14 +42,14 @@ FAMILIES = {
     "resnet18": ({"model": "resnet18", "stem": "cifar", "width": 16}, TWINS),
     "densenet": ({"model": "densenet40_12", "depths": (6, 6, 6), "growth": 6, "width": 8}, TWINS),
     "mobilenet_v2": (
-        {"model": "mobilenet_v2", "stem": "cifar", "width_multiplier": 0.5, **STILL},
+        {"model": "mobilenet_v2", "stem": "cifar", "width_multiplier": 0.25, **STILL},
         TWINS,
     ),
     "efficientnet_b0": (
         {
             "model": "efficientnet_b0",
             "stem": "cifar",
-            "width_multiplier": 0.5,
+            "width_multiplier": 0.25,
             "drop_path": 0.0,
             **STILL,
         },
@@ -80,7 +80,7 @@ STUDY = Study(
     learning_rates=[0.03, 0.003],
     seeds=3,
     steps=150,
-    record_every=30,
+    record_every=50,
     batch_size=16,
     quick={
         "grid": {
