@@ -58,10 +58,9 @@ class Checkpoints:
             kept.append(policies.BestN(get_metric_fn=_score, n=best, keep_checkpoints_without_metrics=False))
         self.folder = folder.absolute()
         self._set_aside = tuple(_unreadable(self.folder))
+        preserved: Any = policies.AnyPreservationPolicy(kept)
         self._inner = ocp.training.Checkpointer(
-            self.folder,
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True,
+            str(self.folder), preservation_policy=preserved, cleanup_tmp_directories=True
         )
 
     def __enter__(self) -> "Checkpoints":
@@ -92,7 +91,7 @@ class Checkpoints:
           about: what else belongs to it, as JSON.
         """
         told = {_FORMAT: FORMAT, _ABOUT: dict(about or {}), _CHECKSUMS: _checksums(tree)}
-        metrics = None if score is None else {"score": float(score)}
+        metrics: Any = None if score is None else {"score": float(score)}
         self._inner.save_async(step, tree, force=True, metrics=metrics, custom_metadata=told)
 
     def wait(self) -> None:
@@ -135,7 +134,7 @@ class Checkpoints:
         told = self._told(step)
         if told[_FORMAT] > FORMAT:
             raise ValueError(
-                f"the checkpoint of step {step} in {self.folder} has format {told[_FORMAT]}, this version of cnnjax reads up "
+                f"the checkpoint of step {step} in {self.folder} has format {told[_FORMAT]}, and this cnnjax reads up "
                 f"to {FORMAT}: use the version that wrote it, or a later one"
             )
         self._check_same(step, told[_CHECKSUMS], like)
