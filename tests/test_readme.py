@@ -18,11 +18,18 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 @pytest.mark.parametrize(
     ("block", "printed"),
     zip(
-        BLOCKS[:5],
-        ["", "stack[47]/layer", "ordered", "Difference(shared=269722", "linear probe: accuracy"],
+        BLOCKS[:6],
+        [
+            "",
+            "stack[47]/layer",
+            "ordered",
+            "Difference(shared=269722",
+            "linear probe: accuracy",
+            "validation_accuracy",
+        ],
         strict=True,
     ),
-    ids=["layer", "probe", "theory", "architecture", "weights"],
+    ids=["layer", "probe", "theory", "architecture", "weights", "training"],
 )
 def test_a_block_runs_by_itself(block, printed, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -35,9 +42,9 @@ def test_a_block_runs_by_itself(block, printed, capsys, tmp_path, monkeypatch):
 
 def test_the_study_can_be_planned_whole_and_quick(tmp_path):
     file = tmp_path / "my_study.py"
-    file.write_text(BLOCKS[5])
+    file.write_text(BLOCKS[6])
     study = load_study(file)
-    assert len(BLOCKS) == 6 and len(plan(study)) == 8
+    assert len(BLOCKS) == 7 and len(plan(study)) == 8
     assert RunOptions(quick=True).apply(study).steps == 4
     options = RunOptions(
         axis=(("activation", "tanh", "gelu"), ("skip", "no")), depths=(10, 20), data="cifar10"

@@ -79,7 +79,7 @@ def train(
 ) -> TrainState:
     """Trains from the newest checkpoint in the folder, or from the beginning, to the end.
 
-    The same run ends with the same numbers, bit for bit on the same devices, however often it was stopped. The folder gets
+    The same run ends with the same numbers, on one device bit for bit, however often it was stopped. The folder gets
     checkpoints and `log.jsonl`, a record for each segment: step, loss, accuracy and gradient_norm (means over its steps),
     seconds, images_per_second, and where the model was evaluated, validation_loss and validation_accuracy.
 
