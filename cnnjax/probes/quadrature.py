@@ -140,13 +140,15 @@ class Response:
         (phi_u, phi_v), (slope_u, slope_v) = self.at_pair(rule, root)
         return rule.mean(phi_u, phi_v), rule.mean(slope_u, slope_v)
 
-    def kernel(self, q: float, correlation: float) -> float:
-        """E[phi(u) phi(v)] on a fifth of the nodes of `pair`, for long trajectories.
+    def kernel(self, q: float, correlation: float, *, size: int = 40, reach: float = REACH) -> float:
+        """E[phi(u) phi(v)] on fewer nodes than `pair`, in a fifth of its time: for trajectories.
 
-        Errors relative to E[phi^2], largest over q from 0.1 to 1000: 4e-7 (tanh), 3e-7 (hard_swish), 1e-8 (ReLU).
+        Errors relative to E[phi^2], largest over q from 0.1 to 1000: 5e-8 (hard_swish), 4e-8 (tanh), 2e-14 (ReLU); with size
+        32 and reach 7.5, which take two thirds of the nodes, 2e-7, 3e-7 and 2e-11.
         """
         root = math.sqrt(q)
-        rule = pair_rule(correlation, kinks=tuple(kink / root for kink in self.kinks), size=28, reach=6.5)
+        kinks = tuple(kink / root for kink in self.kinks)
+        rule = pair_rule(correlation, kinks=kinks, size=size, reach=reach)
         return rule.mean(self.value(root * rule.u), self.value(root * rule.v))
 
     def at_pair(self, rule: Pair, root: float) -> tuple[np.ndarray, np.ndarray]:

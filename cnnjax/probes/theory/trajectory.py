@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import Chebyshev, chebyshev
@@ -12,6 +13,8 @@ from cnnjax.probes.theory.fixed_point import check_variances
 
 _SETTLED = 1e-10
 _NODES = 48
+# The rule of a single step, with errors of 3e-7 at most; those of a map that is applied again and again would add up.
+_COARSE = {"size": 32, "reach": 7.5}
 _LOWEST, _HIGHEST = math.log(SMALLEST_Q), math.log(LARGEST_Q)
 
 
@@ -126,7 +129,8 @@ class _Layer:
     def __init__(self, phi: Response, sigma_w2: float, sigma_b2: float) -> None:
         self.phi = phi
         self.log_w2, self.log_b2 = math.log(sigma_w2), math.log(sigma_b2) if sigma_b2 else -math.inf
-        self._last = math.nan
+        # Without a scale of its own, q is settled from the start.
+        self._last = 0.0 if phi.homogeneous else math.nan
         self._map: Chebyshev | None = None
 
     def __call__(self, state: _State) -> _State:
@@ -140,16 +144,16 @@ class _Layer:
         log_q = 0.0 if self.phi.homogeneous else min(max(state.log_q, _LOWEST), _HIGHEST)
         if not abs(log_q - self._last) <= _SETTLED:
             self._last, self._map = log_q, None
-            return self._cosines(np.array([state.c]))[0]
+            return self._cosines(np.array([state.c]), **_COARSE)[0]
         if self._map is None:
             theta = (chebyshev.chebpts1(_NODES) + 1) * (math.pi / 2)
             self._map = Chebyshev.fit(theta, self._cosines(np.cos(theta)), _NODES - 1, domain=[0, math.pi])
         return float(self._map(math.acos(state.c)))
 
-    def _cosines(self, correlations: np.ndarray) -> list[float]:
+    def _cosines(self, correlations: np.ndarray, **rule: Any) -> list[float]:
         q = math.exp(self._last)
         second = float(self.phi.moments(q).second)
-        return [self.phi.kernel(q, float(c)) / second for c in correlations]
+        return [self.phi.kernel(q, float(c), **rule) / second for c in correlations]
 
 
 def _states(step: Callable[[_State], _State], depth: int, q: float, c: float) -> list[_State]:
