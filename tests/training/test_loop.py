@@ -70,7 +70,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("at", [4, 8, 12, 20])
+@pytest.mark.parametrize(
+    "at", [pytest.param(4, marks=pytest.mark.slow), 8, pytest.param(12, marks=pytest.mark.slow), 20]
+)
 def test_killed_anywhere_it_ends_with_the_same_numbers(whole, digits, mesh, tmp_path, at):
     def kill(record):
         if record["step"] == at:
