@@ -20,8 +20,8 @@ PAPERS = sorted((Path(__file__).parents[1] / "experiments" / "papers").glob("*.p
 FILES = sorted(f for f in (Path(__file__).parents[1] / "experiments").glob("*.py") if f.stem != "transfer")
 
 
-# Programs as the demo and `equal_depth` have them, too.
-ALIKE = ("activations", "initializers", "normalization")
+# Programs as the demo has them, too.
+ALIKE = ("activations", "equal_depth", "initializers", "normalization")
 # Five strides leave nothing of 28x28 pixels.
 TOO_SMALL = {("architectures", "mnist")}
 LARGER = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}

@@ -161,7 +161,9 @@ def test_moving_averages(digits):
     assert start(trainer(), digits).average == {}
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss", [pytest.param(loss, marks=[pytest.mark.slow] if loss == "focal" else []) for loss in LOSSES]
+)
 def test_every_loss_falls(digits, loss):
     made, key, moments = trainer(loss=loss), jax.random.key(1), moments_of(digits)
     step, state, found = jax.jit(made.step), start(made, digits), []
