@@ -7,7 +7,7 @@ with its own initializer and keeps its own activation, so that a twin differs fr
 At CIFAR scale means for each, all by options of the model:
   lenet5           as it is: its images have 32x32
   alexnet          stem "cifar": a 3x3 window without a stride in the place of 11x11 with a stride of 4
-  vgg11            head "cifar": the logits are linear in the last maps, of 1x1; vgg11 is the twin of vgg11_bn
+  vgg11            head "cifar": the logits are linear in the last maps, of 1x1; with batch norm, its twin is the paper's
   googlenet        stem "cifar": a 3x3 window without a stride, and no pooling before stage 3
   resnet18         stem "cifar": a 3x3 window without a stride, and no pooling
   densenet40_12    made for CIFAR: three blocks; here of 6 layers each
