@@ -2,16 +2,22 @@
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["locked", "replacing", "sweep"]
+__all__ = ["holder", "locked", "replacing", "sweep"]
+
+LOCK = ".lock"
+# Who asks with `holder` has the lock for some microseconds.
+TRIES, PAUSE = 5, 0.01
 
 
 @contextlib.contextmanager
@@ -45,17 +51,44 @@ def locked(folder: Path) -> Iterator[None]:
       ValueError: another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise ValueError(
-                    f"process {file.read() or 'unknown'} is at work in {folder}: wait for it, stop it, or choose another "
-                    "folder with --out"
-                ) from error
+    with (folder / LOCK).open("a+") as file:
+        for _ in range(TRIES):
+            if _taken(file):
+                break
+            time.sleep(PAUSE)
+        else:
+            file.seek(0)
+            raise ValueError(
+                f"process {file.read() or 'unknown'} is at work in {folder}: wait for it, stop it, or choose another "
+                "folder with --out"
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def holder(folder: Path) -> int | None:
+    """The process that is inside of `locked` for a folder; None where there is none, 0 where it has not said which.
+
+    Other processes are not kept out by asking. Where the system has no such locks, it is the last process that was inside.
+    """
+    try:
+        with (folder / LOCK).open() as file:
+            if fcntl is not None and _taken(file, shared=True):
+                return None
+            said = file.read()
+    except FileNotFoundError:
+        return None
+    return int(said) if said.isdigit() else 0
+
+
+def _taken(file: IO[str], *, shared: bool = False) -> bool:
+    """Whether the lock on a file could be had; it is let go when the file is closed."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

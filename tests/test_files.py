@@ -1,11 +1,13 @@
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from cnnjax.files import locked, replacing, sweep
+from cnnjax.files import holder, locked, replacing, sweep
 
 HOLDER = """
 import sys, time
@@ -55,3 +57,30 @@ def test_a_folder_is_for_one_process_until_it_dies(tmp_path):
     holder.stdout.close()
     with locked(tmp_path):
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+def test_who_holds_a_folder_is_told_without_taking_it(tmp_path):
+    assert holder(tmp_path / "none") is None and holder(tmp_path) is None
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "inside\n"
+    assert [holder(tmp_path), holder(tmp_path)] == [process.pid, process.pid]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert (tmp_path / ".lock").read_text() == str(process.pid) and holder(tmp_path) is None
+    with locked(tmp_path):
+        assert holder(tmp_path) == os.getpid()
+        (tmp_path / ".lock").write_text("")
+        assert holder(tmp_path) == 0
+    assert holder(tmp_path) is None
+
+
+def test_a_folder_can_be_taken_although_somebody_just_asks_who_has_it(tmp_path):
+    # `holder` does this for some microseconds.
+    file = (tmp_path / ".lock").open("w")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    timer = threading.Timer(0.015, file.close)
+    timer.start()
+    with locked(tmp_path):
+        assert file.closed
+    timer.join()
