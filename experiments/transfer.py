@@ -49,12 +49,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from cnnjax import data, models, training
+from cnnjax import data, machine, models, training
 from cnnjax import functional as F
 from cnnjax.files import locked, replacing, sweep
 from cnnjax.frame import Frame
 from cnnjax.report import style
-from cnnjax.study import environment, statistics
+from cnnjax.study import statistics
 from cnnjax.study.store import read_table, write_json, write_table
 
 SCRATCH = "from scratch"
@@ -292,8 +292,8 @@ def prepare(options: Options) -> None:
                 "or delete this one"
             )
     sweep(options.out)
-    about = {"versions": environment.versions(), "device": environment.device(jax.devices())}
-    write_json(file, {"config": config, **about, "commit": environment.commit()})
+    about = {"versions": machine.versions(), "device": machine.device(jax.devices())}
+    write_json(file, {"config": config, **about, "commit": machine.commit()})
 
 
 def collect(options: Options) -> Frame:

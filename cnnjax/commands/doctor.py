@@ -31,26 +31,26 @@ class Doctor:
 def _devices(problems: list[str]) -> Iterator[str]:
     import jax
 
+    from cnnjax import machine
     from cnnjax.commands.run import prepare_devices
-    from cnnjax.study import environment
 
     prepare_devices()
-    found = environment.device(jax.devices())
+    found = machine.device(jax.devices())
     yield f"{found['count']} x {found['kind']} ({found['platform']}), {os.cpu_count()} cores, {found['machine']}"
     if found["platform"] == "cpu" and Path("/dev/nvidiactl").exists() and not os.environ.get("JAX_PLATFORMS"):
         problems.append("there is an NVIDIA GPU that JAX does not use: pip install 'cnnjax[cuda]'")
 
 
 def _versions(problems: list[str]) -> Iterator[str]:
-    from cnnjax.study import environment
+    from cnnjax import machine
 
-    yield ", ".join(f"{name} {version}" for name, version in environment.versions().items())
+    yield ", ".join(f"{name} {version}" for name, version in machine.versions().items())
 
 
 def _precision(problems: list[str]) -> Iterator[str]:
-    from cnnjax.study import environment
+    from cnnjax import machine
 
-    yield f"of products: {environment.precision()}"
+    yield f"of products: {machine.precision()}"
 
 
 def _convolutions(problems: list[str]) -> Iterator[str]:

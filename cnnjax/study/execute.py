@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnnjax import data, probes
+from cnnjax import data, machine, probes
 from cnnjax import functional as F
 from cnnjax.data import Dataset
 from cnnjax.files import locked
-from cnnjax.study import environment, tables
+from cnnjax.study import tables
 from cnnjax.study.chunk import Chunk, numbers_of
 from cnnjax.study.claims import pending
 from cnnjax.study.config import Study
@@ -203,7 +203,7 @@ class _Engine:
         state = jax.eval_shape(start, jnp.zeros((1, *self.data.train.images.shape[1:])))
         size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         # A state is made, gathered and laid over the devices; the next programs' are there already.
-        return runs * size * STATE_COPIES * (self._ahead + 1) <= environment.host_memory()
+        return runs * size * STATE_COPIES * (self._ahead + 1) <= machine.host_memory()
 
     def _part(self, program: Program, runs: Sequence[Run]) -> Part:
         return self.store.part(f"program{program.number:03d}-run{runs[0].run:05d}-{len(runs)}")
@@ -220,7 +220,7 @@ class _Engine:
         now = time.monotonic()
         self.info["seconds"] = round((self.info["seconds"] or 0.0) + now - self._since, 1)
         self._since = now
-        self.info |= {"finished": finished, "peak_memory_gib": round(environment.peak_memory_gib(), 2)}
+        self.info |= {"finished": finished, "peak_memory_gib": round(machine.peak_memory_gib(), 2)}
         self.store.write_info(self.info)
 
 
@@ -310,11 +310,11 @@ def _info(study: Study, dataset: Dataset, devices: RunDevices, command: str) -> 
         "notes": [*dataset.notes, FLOW_NOTE],
         "num_classes": dataset.num_classes,
         "command": command,
-        "versions": environment.versions(),
-        "device": environment.device(list(devices.mesh.devices.flat)),
+        "versions": machine.versions(),
+        "device": machine.device(list(devices.mesh.devices.flat)),
         "run_axis": devices.run_axis,
-        "precision": environment.precision(),
-        "commit": environment.commit(),
+        "precision": machine.precision(),
+        "commit": machine.commit(),
         "earlier": [],
         "started": now,
         "finished": None,
