@@ -21,7 +21,8 @@ class Augmentation:
       brightness, contrast, saturation, hue: of the color jitter.
       crop: pixels that each side is padded by before the old size is cut out.
       crop_mode: of that padding: "constant" (the mean color) or "reflect".
-      flip: whether half of the images are mirrored.
+      flip: whether half of the images are mirrored: by chance, or, "alternating", each in every second epoch (see
+        `augment.alternating`).
       rotate: the largest angle, in degrees.
       cutout: side of the blank square, in pixels.
       mixup, cutmix: alpha of each; with both, a fair coin decides for each batch.
@@ -35,14 +36,25 @@ class Augmentation:
     hue: float = 0.0
     crop: int = 0
     crop_mode: Literal["constant", "reflect"] = "constant"
-    flip: bool = False
+    flip: bool | Literal["alternating"] = False
     rotate: float = 0.0
     cutout: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
 
+    def __post_init__(self):
+        if self.flip not in (False, True, "alternating"):
+            raise ValueError(f"flip must be False, True or 'alternating', got {self.flip!r}")
+
     def __call__(
-        self, images: jax.Array, labels: jax.Array, key: jax.Array, *, mean: jax.Array, std: jax.Array
+        self,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array,
+        *,
+        mean: jax.Array,
+        std: jax.Array,
+        mirrored: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """A batch for a training step.
 
@@ -51,15 +63,21 @@ class Augmentation:
           labels: `(batch, classes)`, probabilities.
           key: of this step.
           mean, std: `(channels,)`, of the normalization, on the scale 0..1.
+          mirrored: `(batch,)`, bool: the images that an alternating flip mirrors, from `augment.alternating`.
 
         Returns:
           Normalized float32 images, and the labels, mixed where the images are.
 
         Raises:
-          TypeError, ValueError: as those augmentations do.
+          TypeError, ValueError: as those augmentations do; an alternating flip without `mirrored`, or that without it.
         """
+        if (mirrored is None) == (self.flip == "alternating"):
+            raise ValueError(
+                f"mirrored says which images an alternating flip mirrors, and goes with flip='alternating'; got "
+                f"mirrored={'None' if mirrored is None else 'an array'} with flip={self.flip!r}"
+            )
         colors, places, mix = jax.random.split(key, 3)
-        images = self._moved(normalize(self._colored(images, colors), mean, std), places)
+        images = self._moved(normalize(self._colored(images, colors), mean, std), places, mirrored)
         return self._mixed(images, labels, mix)
 
     def _colored(self, images: jax.Array, key: jax.Array) -> jax.Array:
@@ -72,11 +90,13 @@ class Augmentation:
             x = augment.rand_augment(x, first, count=self.rand_augment, magnitude=self.magnitude)
         return jnp.round(255 * augment.jitter(x, second, **jitter)).astype(jnp.uint8)
 
-    def _moved(self, images: jax.Array, key: jax.Array) -> jax.Array:
+    def _moved(self, images: jax.Array, key: jax.Array, mirrored: jax.Array | None) -> jax.Array:
         keys = jax.random.split(key, 4)
         if self.crop:
             images = augment.crop(images, keys[0], padding=self.crop, mode=self.crop_mode)
-        if self.flip:
+        if mirrored is not None:
+            images = augment.mirror(images, mirrored)
+        elif self.flip:
             images = augment.flip(images, keys[1])
         if self.rotate:
             images = augment.rotate(images, keys[2], degrees=self.rotate)

@@ -65,6 +65,39 @@ def test_flips_are_mirror_images_as_often_as_asked():
     assert abs(mirrored.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / 2000)
 
 
+def test_an_alternating_flip_mirrors_each_example_in_every_second_epoch():
+    chosen = jax.jit(augment.alternating)
+    index = jnp.arange(2000, dtype=jnp.int32)
+    epochs = [np.asarray(chosen(KEY, index, jnp.int32(epoch))) for epoch in range(4)]
+    assert epochs[0].dtype == bool and epochs[0].shape == (2000,)
+    np.testing.assert_array_equal(epochs[1], ~epochs[0])
+    np.testing.assert_array_equal(epochs[2], epochs[0])
+    np.testing.assert_array_equal(epochs[3], epochs[1])
+    # Five deviations of a fair coin.
+    assert abs(epochs[0].mean() - 0.5) < 5 * np.sqrt(0.25 / 2000)
+
+
+def test_an_alternating_flip_depends_on_the_example_and_not_on_its_batch():
+    index = jnp.arange(200, dtype=jnp.int32)
+    whole = np.asarray(augment.alternating(KEY, index, 1))
+    order = np.random.default_rng(0).permutation(200)
+    np.testing.assert_array_equal(augment.alternating(KEY, index[order][:30], 1), whole[order][:30])
+    assert np.any(whole != augment.alternating(jax.random.key(4), index, 1))
+
+
+def test_mirror_images_of_those_that_are_chosen():
+    chosen = np.array([True, False, False, True, True, False])
+    found = jax.jit(augment.mirror)(IMAGES, chosen)
+    for image, original, mirrored in zip(found, IMAGES, chosen, strict=True):
+        np.testing.assert_array_equal(image, original[:, ::-1] if mirrored else original)
+
+
+@pytest.mark.parametrize("chosen", [np.ones(5, bool), np.ones(6, np.int32), np.ones((6, 1), bool)])
+def test_mirror_takes_a_bool_for_each_image(chosen):
+    with pytest.raises(ValueError, match="mirror takes a bool for each of the 6 images, got"):
+        augment.mirror(IMAGES, chosen)
+
+
 def test_a_right_angle_is_exact():
     square = IMAGES[0, :10]
     np.testing.assert_allclose(

@@ -71,6 +71,26 @@ def test_one_more_leaves_the_others_as_they_were():
     assert (flipped | same).all() and flipped.any()
 
 
+def test_an_alternating_flip_mirrors_what_it_is_told_to():
+    cropped, _ = batch(Augmentation(crop=2))
+    mirrored = jnp.arange(6) % 2 == 0
+    chosen = Augmentation(crop=2, flip="alternating")
+    images, _ = jax.jit(chosen)(IMAGES, LABELS, KEY, mean=MEAN, std=STD, mirrored=mirrored)
+    np.testing.assert_allclose(images[::2], cropped[::2, :, ::-1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(images[1::2], cropped[1::2], rtol=1e-5, atol=1e-5)
+
+
+def test_mirrored_goes_with_an_alternating_flip():
+    with pytest.raises(
+        ValueError, match="goes with flip='alternating'; got mirrored=None with flip='alternating'"
+    ):
+        Augmentation(flip="alternating")(IMAGES, LABELS, KEY, mean=MEAN, std=STD)
+    with pytest.raises(ValueError, match="got mirrored=an array with flip=True"):
+        Augmentation(flip=True)(IMAGES, LABELS, KEY, mean=MEAN, std=STD, mirrored=jnp.ones(6, bool))
+    with pytest.raises(ValueError, match="flip must be False, True or 'alternating', got 'alternate'"):
+        Augmentation(flip="alternate")
+
+
 def test_with_mixup_and_cutmix_a_coin_decides():
     found = [batch(Augmentation(mixup=0.5, cutmix=1.0), jax.random.key(seed)) for seed in range(12)]
     by_mixup = [

@@ -51,8 +51,43 @@ def flip(images: jax.Array, key: jax.Array, *, probability: float = 0.5) -> jax.
     """
     check_images(images, "flip")
     check_range("flip", "probability", probability, 0, 1)
-    mirrored = jax.random.bernoulli(key, probability, (len(images), 1, 1, 1))
-    return jnp.where(mirrored, images[:, :, ::-1], images)
+    return mirror(images, jax.random.bernoulli(key, probability, images.shape[:1]))
+
+
+def mirror(images: jax.Array, mirrored: jax.Array) -> jax.Array:
+    """The mirror images, left and right exchanged, of those that are chosen.
+
+    Args:
+      images: `(batch, height, width, channels)`.
+      mirrored: `(batch,)`, bool.
+
+    Raises:
+      TypeError, ValueError: no batch of floating-point images, or no bool for each of them.
+    """
+    check_images(images, "mirror")
+    if mirrored.shape != images.shape[:1] or mirrored.dtype != jnp.bool_:
+        raise ValueError(
+            f"mirror takes a bool for each of the {len(images)} images, got {mirrored.dtype} of shape {mirrored.shape}"
+        )
+    return jnp.where(mirrored.reshape(-1, 1, 1, 1), images[:, :, ::-1], images)
+
+
+def alternating(key: jax.Array, index: jax.Array, epoch: jax.Array | int) -> jax.Array:
+    """Which examples an epoch mirrors: each in every second one, beginning with the first or the second by chance.
+
+    Two epochs in a row show every example from both sides, where fair coins would show half of them the same side twice
+    (Jordan 2024, section 3.6, which reaches the same accuracy in fewer epochs by it).
+
+    Args:
+      key: of the whole run.
+      index: `(batch,)`, integers: the places of the examples in the data.
+      epoch: `()`, an integer, counted from 0.
+
+    Returns:
+      `(batch,)`, bool, for `mirror`. It depends on `key`, an example's index and whether the epoch is odd.
+    """
+    first = jax.vmap(lambda place: jax.random.bernoulli(jax.random.fold_in(key, place)))(index)
+    return first != (jnp.asarray(epoch) % 2 == 1)
 
 
 def rotate(images: jax.Array, key: jax.Array, *, degrees: float, fill: float = 0.0) -> jax.Array:
