@@ -22,13 +22,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, indices: np.ndarray) -> Split:
+        """The examples at these positions, in this order."""
+        return Split(self.images[indices], self.labels[indices])
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     """An image classification set.
 
     `mean` and `std`, `(channels,)` in float32, are those of the training split on the scale 0..1 (`std` is 1
-    where a channel is constant). `notes` are sentences to print beside any number reported on this data.
+    where a channel is constant). `class_names` are in the order of the labels. `notes` are sentences to print beside
+    any number reported on this data.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Dataset:
     image_shape: tuple[int, int, int]
     mean: np.ndarray
     std: np.ndarray
+    class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     def on_device(self, *, sharding: jax.sharding.Sharding | None = None) -> Dataset:

@@ -7,15 +7,11 @@ import os
 import numpy as np
 
 from cnnjax.data import tfds
+from cnnjax.data.class_names import class_names
 from cnnjax.data.dataset import Dataset, Split, channel_moments
+from cnnjax.data.draws import check_options, divide
 from cnnjax.data.embedded import EMBEDDED
-from cnnjax.data.folders import data_root, inexact_notes
-from cnnjax.data.split import stratified
-
-_TEST_FRACTION = 0.2  # of a set that has no test split of its own
-_VALIDATION_FRACTION, _MOST_VALIDATION = 0.2, 2000
-# Each draw has a stream of its own, so that changing one option leaves the other draws as they were.
-_STREAMS = {"test": 0, "validation": 1, "subset": 2}
+from cnnjax.data.folders import data_root, find, inexact_notes
 
 
 def load(
@@ -49,59 +45,34 @@ def load(
         FileNotFoundError: the set is not prepared in that folder.
         ValueError: an option is out of range, or the set cannot be used; the message says why.
     """
-    if split_seed < 0 or not 0 <= (validation or 0) < 1:
-        raise ValueError(f"expected split_seed >= 0, 0 <= validation < 1, got {split_seed}, {validation}")
+    check_options(split_seed=split_seed, validation=validation)
     root = data_root(data_dir)
-    arrays = EMBEDDED[name]() if name in EMBEDDED else tfds.read(name, root)
-    train, test, notes = _train_and_test(name, arrays, split_seed)
-    if name not in EMBEDDED:
-        notes += inexact_notes(name, root, {"train": len(arrays["train_labels"]), "test": len(test)})
-    if validation is None:
-        size = min(round(_VALIDATION_FRACTION * len(train)), _MOST_VALIDATION)
-    else:
-        size = round(validation * len(train))
-    held_out, train = _draw("validation", train, size, split_seed)
-    if subset is not None:
-        if not 1 <= subset <= len(train):
-            raise ValueError(f"{name} has {len(train)} images left for training: subset cannot be {subset}")
-        notes += (f"trained on {subset} of {len(train)} training images",)
-        train, _ = _draw("subset", train, subset, split_seed)
-    mean, std = channel_moments(np.asarray(train.images))
-    height, width, channels = train.images.shape[1:]
+    embedded = name in EMBEDDED
+    arrays = EMBEDDED[name]() if embedded else tfds.read(name, root)
+    official = _official(arrays)
+    sizes = {split: len(part) for split, part in official.items()}
+    inexact = () if embedded else inexact_notes(name, root, sizes)
+    parts = divide(name, official, split_seed=split_seed, validation=validation, subset=subset)
+    mean, std = channel_moments(np.asarray(parts.train.images))
+    height, width, channels = parts.train.images.shape[1:]
+    num_classes = int(arrays["num_classes"])
     return Dataset(
         name=name,
-        train=train,
-        validation=held_out,
-        test=test,
-        num_classes=int(arrays["num_classes"]),
+        train=parts.train,
+        validation=parts.validation,
+        test=parts.test,
+        num_classes=num_classes,
         image_shape=(height, width, channels),
         mean=mean,
         std=std,
-        notes=notes,
+        class_names=class_names(name, num_classes, None if embedded else find(name, root)),
+        notes=inexact + parts.notes,
     )
 
 
-def _train_and_test(
-    name: str, arrays: dict[str, np.ndarray], seed: int
-) -> tuple[Split, Split, tuple[str, ...]]:
-    """The splits for training and test, and what to say about the latter."""
-    train = Split(arrays["train_images"], arrays["train_labels"])
-    if "test_labels" not in arrays:
-        test, train = _draw("test", train, round(_TEST_FRACTION * len(train)), seed)
-        note = f"{name} has no official test split: {len(test)} images were drawn by split_seed={seed}"
-        return train, test, (note,)
-    test = Split(arrays["test_images"], arrays["test_labels"])
-    if (split := str(arrays["test_split"])) != "test":
-        return (
-            train,
-            test,
-            (f"{name} has no labeled test split: its official {split} split is the test split",),
-        )
-    return train, test, ()
-
-
-def _draw(purpose: str, split: Split, size: int, seed: int) -> tuple[Split, Split]:
-    """Draw `size` examples of a split; return them and the others."""
-    rng = np.random.default_rng([seed, _STREAMS[purpose]])
-    drawn, others = stratified(np.asarray(split.labels), size, rng)
-    return Split(split.images[drawn], split.labels[drawn]), Split(split.images[others], split.labels[others])
+def _official(arrays: dict[str, np.ndarray]) -> dict[str, Split]:
+    """The splits that a set comes with, by their names."""
+    found = {"train": Split(arrays["train_images"], arrays["train_labels"])}
+    if "test_labels" in arrays:
+        found[str(arrays["test_split"])] = Split(arrays["test_images"], arrays["test_labels"])
+    return found

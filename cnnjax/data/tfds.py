@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from cnnjax.data.cache import load_or_build
 from cnnjax.data.folders import find
+from cnnjax.data.pictures import MODES
 
-_PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _RECORDS_AT_ONCE = 1000
 
 
@@ -28,39 +29,92 @@ def read(name: str, root: Path) -> dict[str, np.ndarray]:
         FileNotFoundError: as `find`.
     """
     folder = find(name, root)
-    key = f"{name.partition(':')[0].replace('/', '-')}-{folder.name}-{_fingerprint(folder)}"
-    return load_or_build(key, lambda: _decode(name, folder))
+    return load_or_build(cache_key(name, folder), lambda: _decode(name, folder))
 
 
-def _fingerprint(folder: Path) -> str:
-    """A hash of the names, sizes and times of a set's files: a set that is prepared anew is decoded anew."""
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
-    return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
+class Description(NamedTuple):
+    """What a prepared set says about itself.
+
+    `shape` is `(height, width, channels)` with None where images differ; `splits` are their sizes by name; `builder`
+    is TFDS's.
+    """
+
+    builder: Any
+    image: str
+    label: str
+    shape: tuple[int | None, ...]
+    num_classes: int
+    splits: dict[str, int]
+
+    @property
+    def channels(self) -> int:
+        """Of its images: 1, 3 or 4."""
+        return cast(int, self.shape[-1])
+
+    def source(self, split: str) -> Any:
+        """TFDS's data source of a split, which leaves images encoded."""
+        import tensorflow_datasets as tfds
+
+        skip = tfds.decode.SkipDecoding()
+        features = self.builder.info.features.items()
+        encoded = {key: skip for key, feature in features if isinstance(feature, tfds.features.Image)}
+        # Decoding the images here rather than in TFDS saves a third of the time.
+        return self.builder.as_data_source(split, decoders=encoded)
 
 
-def _decode(name: str, folder: Path) -> dict[str, np.ndarray]:
+def describe(name: str, folder: Path) -> Description:
+    """What the set `name` in a folder is.
+
+    Raises:
+        ValueError: it is not one of labeled uint8 images with 1, 3 or 4 channels, or has no split "train".
+    """
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(folder)
     features = dict(builder.info.features.items())
     image, label = _keys(builder.info.supervised_keys)
     _check_features(name, features, image, label)
-    num_classes = features[label].num_classes
+    splits = {split: info.num_examples for split, info in builder.info.splits.items()}
+    if "train" not in splits:
+        raise ValueError(f"{name} has no split 'train'; its splits are {', '.join(splits)}")
+    return Description(builder, image, label, features[image].shape, features[label].num_classes, splits)
+
+
+def cache_key(name: str, folder: Path) -> str:
+    """What decoded parts of a set are stored under: a set that is prepared anew has another."""
+    return f"{name.partition(':')[0].replace('/', '-')}-{folder.name}-{_fingerprint(folder)}"
+
+
+def unreadable(name: str, split: str, folder: Path, error: Exception) -> ValueError:
+    """The error for a split that is damaged."""
+    return ValueError(f"the {split} split of {name} in {folder} cannot be read ({error}): prepare it anew")
+
+
+def check_labels(name: str, split: str, labels: np.ndarray, num_classes: int) -> None:
+    """Raises ValueError where labels are no classes of the set."""
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"the {split} split of {name} has labels from {labels.min()} to {labels.max()}, "
+            f"expected 0 to {num_classes - 1}"
+        )
+
+
+def _fingerprint(folder: Path) -> str:
+    """A hash of the names, sizes and times of a set's files."""
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.iterdir())]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
+
+
+def _decode(name: str, folder: Path) -> dict[str, np.ndarray]:
+    found = describe(name, folder)
+    shape, num_classes = _one_shape(name, found.shape), found.num_classes
     arrays = {"num_classes": np.asarray(num_classes)}
-    for role, split in _split_names(name, list(builder.info.splits)).items():
-        # Decoding the images here rather than in TFDS saves a third of the time.
-        source = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
+    for role, split in _split_names(found.splits).items():
         try:
-            images, labels = _decode_split(source, image, label, features[image].shape)
+            images, labels = _decode_split(found.source(split), found.image, found.label, shape)
         except Exception as error:  # The readers of records, of examples and of images each raise their own.
-            raise ValueError(
-                f"the {split} split of {name} in {folder} cannot be read ({error}): prepare it anew"
-            ) from error
-        if labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError(
-                f"the {split} split of {name} has labels from {labels.min()} to {labels.max()}, "
-                f"expected 0 to {num_classes - 1}"
-            )
+            raise unreadable(name, split, folder, error) from error
+        check_labels(name, split, labels, num_classes)
         arrays |= {f"{role}_images": images, f"{role}_labels": labels, f"{role}_split": np.asarray(split)}
     return arrays
 
@@ -81,17 +135,24 @@ def _check_features(name: str, features: dict[str, Any], image: str, label: str)
         listed = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
         raise ValueError(f"{name} is no set of images with class labels; its features are {listed}")
     shape, dtype = features[image].shape, features[image].np_dtype
-    if None in shape or dtype != np.uint8 or shape[-1] not in _PIL_MODES:
+    if dtype != np.uint8 or shape[-1] not in MODES:
         raise ValueError(
-            f"{name} has images of shape {shape} in {np.dtype(dtype)}, expected uint8 images of one fixed "
-            "shape (height, width, channels) with 1, 3 or 4 channels"
+            f"{name} has images of shape {shape} in {np.dtype(dtype)}, expected uint8 images "
+            "(height, width, channels) with 1, 3 or 4 channels"
         )
 
 
-def _split_names(name: str, splits: list[str]) -> dict[str, str]:
+def _one_shape(name: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
+    if None in shape:
+        raise ValueError(
+            f"{name} has images of shape {shape}, expected images of one fixed shape: read them with "
+            "open_stream, which makes them one size"
+        )
+    return cast(tuple[int, ...], shape)
+
+
+def _split_names(splits: Collection[str]) -> dict[str, str]:
     """Which split serves for training, and which for test."""
-    if "train" not in splits:
-        raise ValueError(f"{name} has no split 'train'; its splits are {', '.join(splits)}")
     test = next((split for split in ("test", "validation") if split in splits), None)
     return {"train": "train"} if test is None else {"train": "train", "test": test}
 
@@ -107,6 +168,6 @@ def _decode_split(
         records = source.__getitems__(range(start, min(start + _RECORDS_AT_ONCE, len(source))))
         for index, record in enumerate(records, start):
             with PIL.Image.open(io.BytesIO(record[image])) as picture:
-                images[index] = np.asarray(picture.convert(_PIL_MODES[shape[-1]])).reshape(shape)
+                images[index] = np.asarray(picture.convert(MODES[shape[-1]])).reshape(shape)
             labels[index] = record[label]
     return images, labels

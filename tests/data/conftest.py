@@ -1,4 +1,4 @@
-"""Caches of the tests' own, and tiny TFDS sets in ArrayRecord, written without TensorFlow."""
+"""Caches of the tests' own, folders of images, and tiny TFDS sets in ArrayRecord, written without TensorFlow."""
 
 import io
 import json
@@ -78,5 +78,24 @@ def write_set(tmp_path: Path) -> Callable[..., dict[str, tuple[np.ndarray, np.nd
         specs["pythonClassName"] = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
         (folder / "features.json").write_text(json.dumps(specs))
         return written
+
+    return write
+
+
+@pytest.fixture
+def write_folder(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Path]:
+    """Writes noise as `tmp_path/<name>/<split>/<class>/<number>.png`, so many of each class, and returns the root."""
+
+    def write(
+        splits: dict[str, dict[str, int]], *, name: str = "pictures", size: tuple[int, int] = (8, 8)
+    ) -> Path:
+        for split, classes in splits.items():
+            for label, count in classes.items():
+                folder = tmp_path / name / split / label
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+                    PIL.Image.fromarray(pixels).save(folder / f"{number:02}.png")
+        return tmp_path / name
 
     return write

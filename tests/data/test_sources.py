@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from cnnjax.data import load, sources
+from cnnjax.data import draws, load
 
 
 def images_of(data) -> set[bytes]:
@@ -19,6 +19,7 @@ def test_digits_are_scikit_learns():
     # scikit-learn's user guide, "Optical recognition of handwritten digits": 1797 images, 8x8, values 0..16.
     assert len(data.train) + len(data.validation) + len(data.test) == 1797
     assert (data.image_shape, data.num_classes, data.name) == ((8, 8, 1), 10, "digits")
+    assert data.class_names == tuple("0123456789")
     originals = load_digits().images
     scaled = np.array([round(value * 255 / 16) for value in range(17)], np.uint8)
     assert images_of(data) == {scaled[image.astype(int)].tobytes() for image in originals}
@@ -69,7 +70,7 @@ def test_validation_takes_a_fifth_but_has_a_bound(write_set, tmp_path, monkeypat
     assert len(load().validation) == round((1797 - 359) / 5)
     write_set()
     assert len(load("tiny", data_dir=tmp_path / "sets").validation) == 6
-    monkeypatch.setattr(sources, "_MOST_VALIDATION", 4)
+    monkeypatch.setattr(draws, "_MOST_VALIDATION", 4)
     assert len(load("tiny", data_dir=tmp_path / "sets").validation) == 4
 
 
@@ -120,6 +121,16 @@ def test_a_set_with_a_training_split_only(write_set, tmp_path):
     data = load("tiny", data_dir=tmp_path / "sets")
     assert (len(data.train), len(data.validation), len(data.test)) == (19, 5, 6)
     assert data.notes == ("tiny has no official test split: 6 images were drawn by split_seed=0",)
+
+
+def test_classes_are_named_where_the_folder_names_them_even_if_the_arrays_come_from_the_cache(
+    write_set, tmp_path
+):
+    write_set()
+    assert load("tiny", data_dir=tmp_path / "sets").class_names == ("0", "1", "2")
+    file = tmp_path / "sets" / "tiny" / "1.0.0" / "label.labels.txt"
+    file.write_text("cat\ndog\nfish\n")
+    assert load("tiny", data_dir=tmp_path / "sets").class_names == ("cat", "dog", "fish")
 
 
 def test_a_missing_set(tmp_path):

@@ -42,7 +42,7 @@ TEXT = {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text"
         ),
         (
             {"shape": (None, None, 3)},
-            r"images of shape \(None, None, 3\) in uint8, expected uint8 images of one fixed",
+            r"images of shape \(None, None, 3\), expected images of one fixed shape: read them with open_stream",
         ),
         ({"splits": {"extra": 4, "test": 4}}, "tiny has no split 'train'; its splits are extra, test"),
         ({"labels": np.full(30, -1)}, "the train split of tiny has labels from -1 to -1, expected 0 to 2"),
