@@ -43,8 +43,8 @@ def test_a_broken_kernel_breaks_its_own_layer(name, layer, factor):
     assert not np.isfinite(found.loss) and stack in found.gradients
     assert found.text == (
         f"variables that are not finite before the step: {found.variables[0]}; going forward, the first values that are not "
-        f"finite are the pre-activations of {layer}; going back, the first gradient that is not finite is that of the output of "
-        "head"
+        f"finite are the pre-activations of {layer}; going back, the first gradient that is not finite is that of the "
+        "output of head"
     )
 
 
