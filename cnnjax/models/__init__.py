@@ -7,6 +7,7 @@ from typing import Any
 
 from cnnjax.functional.names import lookup
 from cnnjax.models import (
+    airbench,
     alexnet,
     c3d,
     cifar_bottleneck,
@@ -56,6 +57,7 @@ __all__ = [
 ]
 
 _FILES = (
+    airbench,
     alexnet,
     c3d,
     cifar_bottleneck,

@@ -63,6 +63,16 @@ class Model(nn.Module, kw_only=True):
             _check_dtype(self.dtype)
 
     @nn.nowrap
+    def calibrated(self, variables: Mapping[str, Any], images: jax.Array) -> Mapping[str, Any]:
+        """The variables, fitted to training images where the model's initialization looks at data.
+
+        Args:
+          variables: of `init`, before the first step.
+          images: `(batch, height, width, channels)`, normalized as in training.
+        """
+        return variables
+
+    @nn.nowrap
     def _activations(self) -> Sequence[str | F.Activation]:
         """Those that the layers have."""
         return (self.activation,)

@@ -5,6 +5,9 @@ from types import MappingProxyType
 
 PARAMETERS: Mapping[str, int] = MappingProxyType(
     {
+        "airbench94": 1_972_792,
+        "airbench95": 4_606_520,
+        "airbench96": 12_721_208,
         "alexnet": 61_100_840,
         "c3d": 79_991_015,
         "cifar_preact_resnet": 269_722,

@@ -24,6 +24,7 @@ class Small(NamedTuple):
 
 STAGES = {"depths": (1, 2), "width": 4, "stem": "cifar"}
 SMALL = {
+    "airbench96": Small({"widths": (4, 6), "head_scale": 1.0}, (16, 16, 3)),
     "alexnet": Small({"stem": "cifar", "widths": (4, 6, 8, 6, 6), "hidden": 8, "dropout": 0.0}, (16, 16, 3)),
     "c3d": Small({"width": 4, "hidden": 8, "dropout": 0.0}, (4, 8, 8, 3)),
     "cifar_preact_resnet": Small({"depth": 8, "width": 4}),
