@@ -7,8 +7,7 @@
     evaluation.json    what the network does on whole splits at the end
 
 A file of JSON is replaced as a whole. The two logs grow by lines; after a kill `cut` takes off what is behind the
-checkpoint.
-Numbers that are not finite stand there as Python's `json` writes them.
+checkpoint. Numbers that are not finite stand there as Python's `json` writes them.
 """
 
 import dataclasses
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from cnnjax.files import holder, replacing
+from cnnjax.frame import Frame
 
 RUN, LOG, LAYERS = "run.json", "log.jsonl", "layers.jsonl"
 STATUS, EVALUATION = "status.json", "evaluation.json"
@@ -77,16 +77,16 @@ class RunRecord:
     Attributes:
       folder: of the run.
       info: what run.json holds.
-      log: a row for each record, `LOG_COLUMNS` and whatever else the records hold.
-      layers: a row for each look and layer: step, class, layer (its index), path, `LAYER_COLUMNS`.
+      log: a frame with a row for each record, `LOG_COLUMNS` and whatever else the records hold.
+      layers: a frame with a row for each look and layer: step, class, layer (its index), path, `LAYER_COLUMNS`.
       status: None before the first record.
       evaluation: "step", "validation" and "test"; None before the end.
     """
 
     folder: Path
     info: Mapping[str, Any]
-    log: pd.DataFrame
-    layers: pd.DataFrame
+    log: Frame
+    layers: Frame
     status: Status | None
     evaluation: Mapping[str, Any] | None
 
