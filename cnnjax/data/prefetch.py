@@ -31,7 +31,7 @@ class Prefetched(Iterator[T], Generic[T]):
         thread = threading.Thread(
             target=_fill, args=(batches, place, self._line), name="prefetch", daemon=True
         )
-        self._finalizer = weakref.finalize(self, _stop, batches, self._line, thread)
+        self._finalizer = weakref.finalize(self, _stop, self._line, thread)
         thread.start()
 
     def __next__(self) -> T:
@@ -57,7 +57,7 @@ class Prefetched(Iterator[T], Generic[T]):
         return self._state
 
     def close(self) -> None:
-        """End the thread, and close the batches that it took from."""
+        """End the thread, which closes the batches that it took from."""
         self._ended = ValueError("these batches were closed: make new ones")
         self._finalizer()
 
@@ -106,10 +106,13 @@ def _fill(batches: ImageBatches, place: Callable[[ImageBatch], Any], line: _Line
             line.ready.put(_Ready(placed, batches.state()))
     except BaseException as error:  # The end of the batches, too: it is the reader's to see.
         line.ready.put(_Failure(error))
+    finally:
+        batches.close()
 
 
-def _stop(batches: ImageBatches, line: _Line, thread: threading.Thread) -> None:
+def _stop(line: _Line, thread: threading.Thread) -> None:
     line.stop.set()
     line.free.release()
-    thread.join()
-    batches.close()
+    # Garbage may be collected in that very thread.
+    if thread is not threading.current_thread():
+        thread.join()
