@@ -1,19 +1,21 @@
 """Checkpoints that can be trusted: asynchronous, whole or not there, and checked when they are read (orbax)."""
 
+import contextlib
 import json
-import zlib
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-import jax
-import numpy as np
-from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-FORMAT = 1
-_FORMAT, _CHECKSUMS, _ABOUT = "format", "checksums", "about"
+from cnnjax.training import hosts, stored
+from cnnjax.training.checksums import leaves
+
+__all__ = ["Checkpoints", "Restored", "Taken"]
+
+T = TypeVar("T")
 
 
 class Restored(NamedTuple):
@@ -32,14 +34,39 @@ class Restored(NamedTuple):
     passed_over: tuple[str, ...]
 
 
+class Taken(NamedTuple):
+    """What `Checkpoints.restore_params` did with each array, by path.
+
+    Attributes:
+      step: of the checkpoint.
+      taken: those that came from the checkpoint.
+      missing: in the model only.
+      extra: in the checkpoint only.
+      misshapen: of another shape or type in the checkpoint, with both.
+      passed_over: newer checkpoints that are damaged, with the reason.
+    """
+
+    step: int
+    taken: tuple[str, ...]
+    missing: tuple[str, ...]
+    extra: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    passed_over: tuple[str, ...]
+
+
 class Checkpoints:
     """The checkpoints of a run in a folder: the last ones and the best ones. Use it as a context.
 
     A checkpoint is written beside the computation, under a temporary name that is changed once everything is there; it holds
-    the checksum of every array, so that a damaged one is told from a whole one.
+    the checksum of every array, so that a damaged one is told from a whole one. Reading changes nothing in the folder, which
+    may be that of a run at work. The first `save` removes what a killed process left half written, and renames the damaged
+    ones to "STEP.damaged".
+
+    Several processes share one folder. They save, restore and close together, each its part of the arrays; the first one
+    alone renames and removes. Where one of them cannot read a checkpoint, it is damaged for all.
 
     Args:
-      folder: of the checkpoints, made if it is not there.
+      folder: of the checkpoints, made by the first `save` if it is not there.
       last: how many of the newest are kept.
       best: how many of those with the highest score are kept besides.
 
@@ -52,16 +79,11 @@ class Checkpoints:
             raise ValueError(
                 f"keep 1 of the last checkpoints or more and 0 of the best or more, got {last} and {best}"
             )
-        policies = ocp.training.preservation_policies
-        kept: list[Any] = [policies.LatestN(last)]
-        if best:
-            kept.append(policies.BestN(get_metric_fn=_score, n=best, keep_checkpoints_without_metrics=False))
         self.folder = folder.absolute()
-        self._set_aside = tuple(_unreadable(self.folder))
-        preserved: Any = policies.AnyPreservationPolicy(kept)
-        self._inner = ocp.training.Checkpointer(
-            str(self.folder), preservation_policy=preserved, cleanup_tmp_directories=True
-        )
+        self._kept = (last, best)
+        self._writer: ocp.training.Checkpointer | None = None
+        self._writing: int | None = None
+        self._damaged: list[int] = []
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -76,8 +98,30 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """The steps of the checkpoints that are whole, oldest first."""
-        return [checkpoint.step for checkpoint in self._inner.checkpoints]
+        """The steps of the checkpoints that are written to their end, oldest first."""
+        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
+
+    @property
+    def best(self) -> int | None:
+        """The step with the highest score, the newest of equals; None if there are no scores."""
+        scores = [(stored.score(self._at(step)), step) for step in self.steps]
+        return max(((score, step) for score, step in scores if score is not None), default=(0.0, None))[1]
+
+    def about(self, step: int | None = None) -> dict[str, Any]:
+        """What was saved beside the arrays, which are not looked at.
+
+        Args:
+          step: None for the newest checkpoint of which this can be read.
+
+        Raises:
+          FileNotFoundError: there is none.
+          ValueError: it was written by a later version.
+        """
+        for known in reversed(self.steps):
+            if step in (None, known):
+                with contextlib.suppress(stored.Damaged):
+                    return stored.description(self._at(known))["about"]
+        raise FileNotFoundError(f"{self._nothing(step)} whose description can be read")
 
     def save(
         self, step: int, tree: Any, *, score: float | None = None, about: Mapping[str, Any] | None = None
@@ -89,19 +133,44 @@ class Checkpoints:
           tree: of arrays.
           score: by which the best are chosen, the higher the better; None is never among the best.
           about: what else belongs to it, as JSON.
+
+        Raises:
+          OSError: this checkpoint or the one before could not be written.
+          ValueError: there is one of this step.
         """
-        told = {_FORMAT: FORMAT, _ABOUT: dict(about or {}), _CHECKSUMS: _checksums(tree)}
+        self.wait()
+        told = stored.describe(tree, about or {})
         metrics: Any = None if score is None else {"score": float(score)}
-        self._inner.save_async(step, tree, force=True, metrics=metrics, custom_metadata=told)
+        self._writing = step
+        with self._failing():
+            self._writer = self._writer or self._open()
+        if step in self.steps:
+            raise ValueError(
+                f"{self.folder} holds a checkpoint of step {step} already: restore it, or remove it"
+            )
+        with self._failing():
+            self._writer.save_async(step, tree, force=True, metrics=metrics, custom_metadata=told)
 
     def wait(self) -> None:
-        """Returns when everything is written."""
-        self._inner.wait()
+        """Returns when everything is written.
+
+        Raises:
+          OSError: the checkpoint could not be written.
+        """
+        if self._writer is not None:
+            with self._failing():
+                self._writer.wait()
 
     def close(self) -> None:
-        """Waits, and lets go of the folder."""
-        self._inner.wait()
-        self._inner.close()
+        """Waits, and lets go of the folder.
+
+        Raises:
+          OSError: the last checkpoint could not be written.
+        """
+        self.wait()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def restore(self, like: Any, *, step: int | None = None) -> Restored:
         """The newest checkpoint that is whole, or that of a step.
@@ -115,105 +184,110 @@ class Checkpoints:
           FileNotFoundError: there is none that is whole (with the reasons), or none of that step.
           ValueError: it was written by a later version, or holds other arrays: those are named.
         """
-        self.wait()
-        passed_over = list(self._set_aside)
-        for known in reversed(self.steps):
-            if step is not None and known != step:
+        found, (tree, about), passed_over = self._newest(step, lambda known: self._read(known, like))
+        return Restored(found, tree, about, passed_over)
+
+    def restore_params(
+        self, like: Any, *, step: int | None = None, partial: bool = False
+    ) -> tuple[Any, Taken]:
+        """Some of the arrays of a checkpoint, whatever else it holds: the start of another training.
+
+        Args:
+          like: nested dictionaries of arrays, `{"params": ..., "batch_stats": ...}`, in the layout that they are to have.
+            Only what the checkpoint holds under the same first names is looked at.
+          step: None for the newest that is whole.
+          partial: whether arrays that are missing there, or of another shape or type, stay as they are in `like`. If not,
+            every difference is an error.
+
+        Returns:
+          The tree and what became of each array.
+
+        Raises:
+          FileNotFoundError: as `restore`.
+          ValueError: it was written by a later version; there are differences, or nothing fits: the arrays are named.
+        """
+        found, (tree, taken), passed_over = self._newest(
+            step, lambda known: self._read_params(known, like, partial)
+        )
+        return tree, taken._replace(step=found, passed_over=passed_over)
+
+    def _newest(self, step: int | None, read: Callable[[int], T]) -> tuple[int, T, tuple[str, ...]]:
+        """The newest step, or the given one, whose checkpoint `read` finds whole, with what it returns."""
+        # The next save sets aside what is found damaged now.
+        self.close()
+        passed_over = []
+        for known in reversed(json.loads(hosts.from_first(json.dumps(self.steps)))):
+            if step not in (None, known):
                 continue
             try:
-                found = self._read(known, like)
-            except (_Damaged, OSError) as error:
+                return known, read(known), tuple(passed_over)
+            except stored.Damaged as error:
                 passed_over.append(f"the checkpoint of step {known} is damaged: {error}")
-                continue
-            return Restored(known, *found, tuple(passed_over))
-        what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+                self._damaged.append(known)
         reasons = f" ({'; '.join(passed_over)})" if passed_over else ""
-        raise FileNotFoundError(f"{self.folder} holds {what} that is whole{reasons}")
+        raise FileNotFoundError(f"{self._nothing(step)} that is whole{reasons}")
+
+    def _nothing(self, step: int | None) -> str:
+        return f"{self.folder} holds no checkpoint{'' if step is None else f' of step {step}'}"
+
+    def _at(self, step: int) -> Path:
+        return self.folder / str(step)
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        told = self._told(step)
-        if told[_FORMAT] > FORMAT:
+        told = stored.description(self._at(step))
+        found = stored.differences(told["checksums"], like)
+        if found.words:
             raise ValueError(
-                f"the checkpoint of step {step} in {self.folder} has format {told[_FORMAT]}, and this cnnjax reads up "
-                f"to {FORMAT}: use the version that wrote it, or a later one"
+                f"the checkpoint of step {step} in {self.folder} belongs to another model: {found.text()}"
             )
-        self._check_same(step, told[_CHECKSUMS], like)
+        return stored.load(self._at(step), told["checksums"], like), told["about"]
+
+    def _read_params(self, step: int, like: Any, partial: bool) -> tuple[Any, Taken]:
+        told = stored.description(self._at(step))
+        names = {path.partition("/")[0] for path, _ in leaves(like)}
+        saved = {path: sum_ for path, sum_ in told["checksums"].items() if path.partition("/")[0] in names}
+        found = stored.differences(saved, like)
+        if found.words and not (partial and found.same):
+            what = "has nothing that fits" if partial else "differs from the model"
+            todo = "" if partial else "; partial=True takes what fits"
+            raise ValueError(f"the checkpoint of step {step} in {self.folder} {what}: {found.text()}{todo}")
+        tree = stored.load_some(self._at(step), saved, like, set(found.same))
+        return tree, Taken(step, found.same, found.missing, found.extra, found.misshapen, ())
+
+    def _open(self) -> ocp.training.Checkpointer:
+        if hosts.is_first():
+            for step in self.steps:
+                # Orbax would count a damaged one among those to keep, or would not even open the folder.
+                if step in self._damaged or not stored.is_described(self._at(step)):
+                    stored.set_aside(self._at(step))
+        self._damaged.clear()
+        hosts.barrier(f"checkpoints in {self.folder}")
+        return stored.writer(self.folder, *self._kept)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Whatever goes wrong with writing becomes one OSError."""
         try:
-            tree = self._inner.load(step, jax.tree.map(_abstract, like))
+            yield
         except Exception as error:
-            # Orbax raises errors of many kinds for files that are cut off or gone.
-            raise _Damaged(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-        found = _checksums(tree)
-        if wrong := [path for path, sum_ in told[_CHECKSUMS].items() if found[path][-1] != sum_[-1]]:
-            raise _Damaged(f"{wrong[0]} is not what was written")
-        return tree, told[_ABOUT]
+            self._give_up()
+            raise OSError(self._failure(error)) from error
 
-    def _told(self, step: int) -> dict[str, Any]:
-        try:
-            told = self._inner.metadata(step).custom_metadata
-        except Exception as error:
-            raise _Damaged(f"its description cannot be read ({type(error).__name__})") from error
-        if not isinstance(told, dict) or not {_FORMAT, _ABOUT, _CHECKSUMS} <= told.keys():
-            raise _Damaged("its description is gone")
-        return told
+    def _give_up(self) -> None:
+        """Lets go of the folder and of what is half written in it."""
+        writer, self._writer = self._writer, None
+        with contextlib.suppress(Exception):
+            if writer is not None:
+                writer.close()
+        if hosts.is_first():
+            for half in self.folder.glob(f"{self._writing}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(half, ignore_errors=True)
 
-    def _check_same(self, step: int, saved: Mapping[str, Any], like: Any) -> None:
-        expected = {path: [list(leaf.shape), str(leaf.dtype)] for path, leaf in _leaves(like)}
-        there = {path: sum_[:-1] for path, sum_ in saved.items()}
-        differing = [
-            f"{path}: {_words(there.get(path))} in the checkpoint, {_words(expected.get(path))} in the model"
-            for path in sorted({*there, *expected})
-            if there.get(path) != expected.get(path)
-        ]
-        if differing:
-            more = f", and {len(differing) - 5} more" if len(differing) > 5 else ""
-            raise ValueError(
-                f"the checkpoint of step {step} in {self.folder} belongs to another model: {'; '.join(differing[:5])}{more}"
-            )
-
-
-def _unreadable(folder: Path) -> Iterator[str]:
-    """Renames checkpoints whose description is no JSON, at which orbax would not even open the folder; says which."""
-    for checkpoint in sorted(folder.glob("*")):
-        if not checkpoint.name.isdigit():
-            continue
-        try:
-            for file in (checkpoint / "_CHECKPOINT_METADATA", checkpoint / "metrics" / "metrics"):
-                json.loads(file.read_bytes() if file.exists() else b"{}")
-        except ValueError:
-            checkpoint.rename(checkpoint.with_name(f"{checkpoint.name}.damaged"))
-            yield f"the checkpoint of step {checkpoint.name} is damaged: its description cannot be read"
-
-
-class _Damaged(Exception):
-    """A checkpoint is not what was written."""
-
-
-def _score(metrics: Any) -> float:
-    return metrics["score"]
-
-
-def _leaves(tree: Any) -> list[tuple[str, Any]]:
-    return [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    ]
-
-
-def _checksums(tree: Any) -> dict[str, list[Any]]:
-    """Shape, type and CRC-32 of each array; of one that lies on several hosts, zero."""
-
-    def crc(leaf: Any) -> int:
-        whole = getattr(leaf, "is_fully_addressable", True)
-        return zlib.crc32(np.ascontiguousarray(np.asarray(leaf)).tobytes()) if whole else 0
-
-    return {path: [list(leaf.shape), str(leaf.dtype), crc(leaf)] for path, leaf in _leaves(tree)}
-
-
-def _abstract(leaf: Any) -> Any:
-    place = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
-
-def _words(what: list[Any] | None) -> str:
-    return "nothing" if what is None else f"{what[1]}{what[0]}"
+    def _failure(self, error: BaseException) -> str:
+        reason, remedy = stored.why_not_written(error)
+        steps = ", ".join(map(str, self.steps))
+        rest = f"those of step {steps} are intact" if steps else "there is none before it"
+        return (
+            f"the checkpoint of step {self._writing} could not be written to {self.folder}: {reason}; {rest}: {remedy}, "
+            "and resume the run"
+        )
