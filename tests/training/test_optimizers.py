@@ -89,24 +89,92 @@ def test_decay_leaves_norms_biases_and_slopes_alone():
     assert {path.rpartition("/")[2] for path, leaf in mask.items() if not leaf} == {"bias", "scale", "slope"}
 
 
-def test_muon_makes_kernels_orthogonal_steps_and_leaves_the_rest_to_adam():
-    optimizer = Optimizer(name="muon").make(1.0)
+def by_path(tree):
+    return {"/".join(path): np.asarray(leaf, np.float64) for path, leaf in flatten_dict(tree).items()}
+
+
+# A rate and a decay for each: the head's, those of biases, and all the rest, of which the scales stay.
+GROUPS = {"head/linear/kernel": (2.0, 0.3), "bias": (8.0, 0.02), "scale": (0.0, 0.0), "": (1.0, DECAY)}
+
+
+def group(path):
+    return next(numbers for end, numbers in GROUPS.items() if path.endswith(end))
+
+
+def test_rates_and_decays_are_torchs_parameter_groups():
+    # For each group d = g + decay p; b = momentum b + d; p = p - rate (d + momentum b).
+    params = by_path(PARAMS)
+    buffers = {path: np.zeros_like(leaf) for path, leaf in params.items()}
+    for step in range(4):
+        for path, gradient in by_path(gradients(step)).items():
+            rate, decay = group(path)
+            d = gradient + decay * params[path]
+            buffers[path] = 0.9 * buffers[path] + d
+            params[path] = params[path] - RATE * rate * (d + 0.9 * buffers[path])
+    optimizer = Optimizer(
+        options={"momentum": 0.9, "nesterov": True},
+        weight_decay=DECAY,
+        decay="l2",
+        decays={"**": 1.0, "head/linear/kernel": 0.3 / DECAY, "**/bias": 0.02 / DECAY, "**/scale": 0.0},
+        rates={"head/linear/kernel": 2.0, "**/bias": 8.0, "**/scale": 0.0},
+    )
+    found = by_path(trained(optimizer.make(RATE)))
+    for path, leaf in found.items():
+        np.testing.assert_allclose(leaf, params[path], rtol=1e-4, atol=1e-5, err_msg=path)
+
+
+def test_factors_of_several_patterns_multiply():
+    optimizer = Optimizer(rates={"stage1": 0.5, "**/kernel": 3.0}).make(1.0)
     gradient = gradients(0)
     updates, _ = optimizer.update(gradient, optimizer.init(PARAMS), PARAMS)
-    found = flatten_dict(updates)
-    for path, update in found.items():
-        if path[-1] == "kernel" and path[0] != "head":
-            blocks = update if "block" in path else update[None]
-            for block in blocks:
-                values = np.linalg.svd(np.asarray(block).reshape(-1, block.shape[-1]), compute_uv=False)
-                # Five steps of Newton and Schulz bring singular values near 1, not to it (Jordan et al. 2024).
-                assert values.max() / values.min() < 3, path
-                assert np.vdot(update, flatten_dict(gradient)[path]) < 0
-        else:
-            # The first step of Adam is the sign, times a number that Nesterov's momentum adds.
-            np.testing.assert_allclose(
-                update, -np.sign(flatten_dict(gradient)[path]) * np.abs(update).max(), rtol=1e-3
-            )
+    for path, update in by_path(updates).items():
+        factor = (0.5 if path.startswith("stage1/") else 1.0) * (3.0 if path.endswith("kernel") else 1.0)
+        np.testing.assert_allclose(update, -factor * by_path(gradient)[path], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_rate_of_0_freezes_whatever_the_optimizer(name):
+    optimizer = Optimizer(
+        name=name, weight_decay=DECAY, normalize=True, rates={"stem": 0.0, "stage1/**/kernel": 0.0}
+    ).make(RATE)
+    gradient = gradients(0)
+    gradient["stem"] = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), gradient["stem"])
+    updates, state = optimizer.update(gradient, optimizer.init(PARAMS), PARAMS)
+    kept = [
+        path
+        for path in by_path(PARAMS)
+        if path.startswith("stem/") or (path.startswith("stage1/") and path.endswith("kernel"))
+    ]
+    for path, update in by_path(updates).items():
+        assert np.all(np.isfinite(update)), path
+        assert np.any(update != 0) == (path not in kept), path
+    # Nothing is remembered of them.
+    remembered = {str(path[-4:]) for path, leaf in jax.tree_util.tree_leaves_with_path(state) if leaf.ndim}
+    assert not any("'stem'" in path for path in remembered)
+
+
+def test_frozen_gradients_do_not_count_for_clipping():
+    gradient = gradients(0)
+    large = {**gradient, "stem": jax.tree.map(lambda leaf: 1e6 * leaf, gradient["stem"])}
+    optimizer = Optimizer(clip="norm", clip_at=1.0, rates={"stem": 0.0}).make(1.0)
+    updates = [optimizer.update(each, optimizer.init(PARAMS), PARAMS)[0] for each in (gradient, large)]
+    assert_same(*updates)
+    assert float(optax.global_norm(updates[0])) == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rates": {"stame1": 2.0}}, {"decays": {"stame1": 2.0}, "weight_decay": 0.1}]
+)
+def test_a_pattern_that_matches_nothing_is_named(options):
+    optimizer = Optimizer(**options).make(0.1)
+    with pytest.raises(ValueError, match="the pattern 'stame1' matches no parameter; nearest: 'stage1'"):
+        optimizer.init(PARAMS)
+
+
+def test_factors_need_the_parameters():
+    optimizer = Optimizer(rates={"stem": 2.0}).make(0.1)
+    with pytest.raises(ValueError, match="factors by pattern need the parameters"):
+        optimizer.update(gradients(0), optimizer.init(PARAMS))
 
 
 def test_clipping_by_norm_and_by_value():
@@ -163,6 +231,12 @@ def test_accumulated_gradients_are_those_of_the_larger_batch():
         (Optimizer(weight_decay=-1.0), "weight_decay must be 0 or more, got -1.0"),
         (Optimizer(accumulate=0), "accumulate must be 1 or more, got 0"),
         (Optimizer(clip="norm", clip_at=0.0), "clip_at must be positive, got 0.0"),
+        (Optimizer(rates={"head": -1.0}), "the factor of 'head' in rates must be 0 or more, got -1.0"),
+        (
+            Optimizer(decays={"head": float("nan")}),
+            "the factor of 'head' in decays must be 0 or more, got nan",
+        ),
+        (Optimizer(name="muon", options={"rest": "sdg"}), "unknown rest of muon 'sdg'; did you mean 'sgd'"),
     ],
 )
 def test_what_does_not_exist_is_named(optimizer, text):
