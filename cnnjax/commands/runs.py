@@ -146,7 +146,7 @@ def table(found: Sequence[Mapping[str, Any]], now: datetime.datetime) -> "Table"
     title = f"{len(found)} run{'s' if len(found) > 1 else ''}"
     drawn = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     # A terminal of 80 letters has room for so much; there names are broken, never a number.
-    for name, width in (("folder", 8), ("model", 5), ("data", 6)):
+    for name, width in (("folder", 7), ("model", 5), ("data", 6)):
         drawn.add_column(name, overflow="fold", min_width=width)
     drawn.add_column("state", no_wrap=True)
     for name in ("step", "epoch", "best\nval. %", "test\n%", "time"):
