@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.frame import Column, Frame
+from cnnjax.frame import Column, Frame, Info
 from cnnjax.report import sheet
 from cnnjax.report.run_classes import wilson
 from cnnjax.report.run_figures import best
@@ -47,10 +47,18 @@ def _step(run: RunRecord) -> int:
     return run.status.step if run.status else int(run.log["step"].max()) if len(run.log) else 0
 
 
+def _who(info: Info) -> str:
+    """The model with its options, and the data."""
+    recipe = info["recipe"]
+    options = ", ".join(f"{name}={value}" for name, value in (recipe.get("options") or {}).items())
+    return (
+        f"{recipe.get('model', info['name'])}{f' ({options})' if options else ''} on {info['data']['name']}"
+    )
+
+
 def _reached(run: RunRecord) -> str:
     """The validation accuracy, the last and the best."""
-    info, last, found = run.info, _last(run.log, "validation_accuracy"), best(run.log)
-    who = f"{info['recipe'].get('model', info['name'])} on {info['data']['name']}"
+    last, found, who = _last(run.log, "validation_accuracy"), best(run.log), _who(run.info)
     if last is None or found is None:
         steps, test = _step(run), (run.evaluation or {}).get("test")
         if test:

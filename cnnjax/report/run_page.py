@@ -166,6 +166,7 @@ def _settings(run: RunRecord) -> list[tuple[str, str]]:
         ("data", _data(info["data"])),
         ("normalized by", _moments(info["data"])),
         ("parameters", _number(info.get("parameters"))),
+        ("began with those of", info.get("init_from")),
         ("steps", _number(info.get("steps"))),
         ("steps of an epoch", _number(info.get("steps_per_epoch"))),
         ("precision", info.get("precision")),

@@ -51,6 +51,8 @@ def test_without_validation_the_test_comes_first(run):
 def test_a_run_that_has_only_begun(run):
     nothing = {"log": run.log.head(0), "layers": run.layers.head(0), "status": None, "evaluation": None}
     assert sentences(run, **nothing) == ["cifar_resnet20 on cifar10 has not recorded a step yet."]
+    info = run.info | {"recipe": {"model": "mlp", "options": {"depth": 8, "norm": None}}}
+    assert sentences(run, **nothing, info=info)[0].startswith("mlp (depth=8, norm=None) on cifar10 has not")
 
 
 def test_the_test_error_has_its_interval(run):
