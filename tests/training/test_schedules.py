@@ -64,6 +64,13 @@ def test_with_warmup_a_cosine_is_optaxs():
     np.testing.assert_allclose(found, [float(expected(step)) for step in range(101)], rtol=1e-5, atol=1e-8)
 
 
+def test_a_warmup_and_a_line_are_airbenchs_triangle():
+    # airbench94.py (Jordan 2024): a fifth of the rate at first, all of it after 23 % of 476 steps, 7 % at the end.
+    schedule = Schedule(name="linear", warmup=109, warmup_from=0.2, end=0.07)
+    expected = np.interp(np.arange(477), [0, 109, 476], [0.2, 1.0, 0.07])
+    np.testing.assert_allclose(rates(schedule, steps=476, peak=1.5), 1.5 * expected, rtol=1e-5)
+
+
 def test_lengths():
     assert [in_steps(d, 7) for d in (0, 12, "12", "12 steps", "3 epochs", "1 epoch", "0.5 epochs")] == [
         0,
