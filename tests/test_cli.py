@@ -16,7 +16,7 @@ def test_help_lists_the_commands(args, capsys):
     assert "usage: cnnjax" in output
     assert all(
         f"• {command} " in output
-        for command in ("run", "report", "data", "models", "summary", "explain", "doctor")
+        for command in ("run", "report", "train", "resume", "runs", "data", "models", "explain", "doctor")
     )
 
 
@@ -25,7 +25,7 @@ def test_help_lists_the_commands(args, capsys):
     [
         (
             ["runn", "x.py"],
-            "Available subcommands: run, reproduce, report, data, models, summary, explain, doctor",
+            "Available subcommands: run, reproduce, report, train, resume, runs, evaluate, predict, export, data",
         ),
         (["run", "x.py", "--batch-sizee", "3"], "Perhaps you meant: --batch-size N"),
         (["run"], "Missing from cnnjax run: FILE"),

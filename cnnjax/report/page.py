@@ -1,20 +1,16 @@
 """The page: the answer, the figures and the tables of a study in one file that needs no network."""
 
-import base64
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
-from cnnjax.files import replacing
 from cnnjax.frame import Frame, Info
-from cnnjax.report import answer, style, tables
+from cnnjax.report import answer, sheet, tables
 from cnnjax.report import verdicts as words
 from cnnjax.report.listing import Listing, agreement_listing, cell_listing, margin_listing, run_listing
-from cnnjax.report.plates import Plate, plates
+from cnnjax.report.plates import plates
 from cnnjax.study.claims import Verdict
 
 __all__ = ["write"]
@@ -26,53 +22,6 @@ SECTIONS = {
     "outcome": "What training reached",
 }
 RUN_AXES = {"map": "one after the other (map)", "vmap": "all at once (vmap)"}
-# A larger SVG is shown as PNG on the page; its file is written all the same.
-LARGEST = 300_000
-
-
-def _put(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def _embed(files: Mapping[str, bytes]) -> str:
-    """A figure as the address of an image that carries its own content."""
-    kind, name = ("svg+xml", "svg") if len(files["svg"]) <= LARGEST else ("png", "png")
-    return f"data:image/{kind};base64,{base64.b64encode(files[name]).decode()}"
-
-
-def _figure(plate: Plate, number: int, folder: Path) -> dict[str, Any]:
-    """Write a figure's files and give what the template shows of it."""
-    files = style.render(plate.figure)
-    for ending, content in files.items():
-        _put(folder / "figures" / f"{plate.name}.{ending}", content)
-    _put(folder / "tables" / f"{plate.name}.csv", plate.table.to_csv(index=False).encode())
-    width, height = plate.figure.get_size_inches()
-    return {
-        "number": number,
-        "name": plate.name,
-        "section": plate.section,
-        "title": plate.title,
-        "caption": plate.caption,
-        "alternative": plate.alternative,
-        "folded": plate.folded,
-        "image": _embed(files),
-        "width": round(96 * width),
-        "height": round(96 * height),
-    }
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None or math.isnan(seconds):
-        return ""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    parts = [f"{hours} h" if hours else "", f"{minutes} min" if whole >= 60 else "", f"{whole % 60} s"]
-    return " ".join(part for part in parts if part) if whole else f"{seconds:.2f} s"
-
-
-def _device(device: Mapping[str, Any]) -> str:
-    return f"{device['count']} × {device['kind']} ({device['platform']})"
 
 
 def _settings(info: Info) -> list[tuple[str, str]]:
@@ -85,9 +34,9 @@ def _settings(info: Info) -> list[tuple[str, str]]:
         ("seeds", ", ".join(tables.label(seed) for seed in info["seeds"])),
         ("learning rates", ", ".join(tables.label(rate) for rate in info["learning_rates"])),
         ("precision", info["precision"]),
-        ("device", _device(info["device"])),
+        ("device", sheet.device(info["device"])),
         ("runs of one device", RUN_AXES.get(info["run_axis"], info["run_axis"])),
-        ("time", _duration(info["seconds"])),
+        ("time", sheet.duration(info["seconds"])),
         ("peak memory", "" if memory is None else f"{memory:.2f} GiB"),
         ("started", info["started"]),
         ("finished", info["finished"]),
@@ -105,7 +54,7 @@ def _difference(info: Info, earlier: Mapping[str, Any]) -> str:
         for name, version in earlier["versions"].items()
         if info["versions"].get(name) != version
     ]
-    device = [_device(earlier["device"])] if earlier["device"] != info["device"] else []
+    device = [sheet.device(earlier["device"])] if earlier["device"] != info["device"] else []
     others = [
         f"{name.replace('_', ' ')} {earlier[name]}"
         for name in ("run_axis", "precision", "commit")
@@ -156,16 +105,6 @@ def _listings(info: Info, runs: Frame, cells: Frame) -> dict[str, Listing]:
     }
 
 
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("cnnjax.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
 def write(
     info: Info,
     runs: pd.DataFrame,
@@ -192,14 +131,14 @@ def write(
     folder = Path(folder)
     cells = tables.cells(info, runs)
     found = plates(info, runs, curves, layers, theory, measures)
-    shown = [_figure(plate, i, folder) for i, plate in enumerate(found, 1)]
+    shown = [sheet.put_figure(plate, i, folder) for i, plate in enumerate(found, 1)]
     numbers = {"cells": cells, "runs": runs, "values": tables.margins(info, cells)}
     if verdicts:
         numbers["verdicts"] = words.frame(verdicts)
     for name, table in numbers.items():
-        _put(folder / "tables" / f"{name}.csv", table.to_csv(index=False).encode())
+        sheet.put_table(folder, name, table)
     page = (
-        _environment()
+        sheet.environment()
         .get_template("page.html.j2")
         .render(
             info=info,
@@ -216,5 +155,5 @@ def write(
         )
     )
     path = folder / "index.html"
-    _put(path, page.encode())
+    sheet.put(path, page.encode())
     return path

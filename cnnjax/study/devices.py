@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cnnjax.compiling import jit
+
 RunAxis = Literal["auto", "map", "vmap"]
 
 
@@ -41,15 +43,6 @@ def chosen_axis(run_axis: RunAxis) -> RunAxis:
     """What "auto" stands for on this platform; "map" and "vmap" for themselves."""
     on_cpu = jax.default_backend() == "cpu"
     return run_axis if run_axis != "auto" else "map" if on_cpu else "vmap"
-
-
-def jit(function: Callable[..., Any]) -> Any:
-    """`jax.jit`, on CPU with LLVM's second level of optimization.
-
-    The programs of a study run as fast with it as with the third, which takes ten times as long to compile a random draw.
-    """
-    on_cpu = jax.default_backend() == "cpu"
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 2} if on_cpu else None)
 
 
 class Programs:

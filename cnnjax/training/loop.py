@@ -1,225 +1,360 @@
-"""A run on a data set that fits on the device: segments of steps, records, evaluations, checkpoints, going on."""
+"""A run: steps, records, evaluations, looks into every layer, checkpoints, and going on where it was."""
 
+import contextlib
 import dataclasses
-import functools
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import optax
 
-from cnnjax.data import Dataset, Split, batch_indices
-from cnnjax.files import locked, replacing
+from cnnjax import probes
+from cnnjax.data import Dataset, StreamedDataset
+from cnnjax.files import locked, sweep
+from cnnjax.training import hosts, journal
 from cnnjax.training.checkpoints import Checkpoints
-from cnnjax.training.metrics import Tally
-from cnnjax.training.parallel import check_batch, make_mesh, state_shardings
-from cnnjax.training.step import Batch, Moments, StepMetrics, Trainer, TrainState
+from cnnjax.training.engine import MOST_STEPS, Engine
+from cnnjax.training.events import Events
+from cnnjax.training.feed import Feed, Keys, Resident
+from cnnjax.training.nonfinite import NonFinite, find_nonfinite
+from cnnjax.training.pace import Pace, Pending
+from cnnjax.training.placement import Placement
+from cnnjax.training.plan import Plan
+from cnnjax.training.step import LOSSES, StepMetrics, Trainer, TrainState
+from cnnjax.training.streamed import Streamed, Streaming
 
-CHECKPOINTS, LOG = "checkpoints", "log.jsonl"
-EVALUATION_BATCH = 500
+CHECKPOINTS, EVENTS = "checkpoints", "events"
 
 
 class Broken(FloatingPointError):
-    """The loss was not finite; `step` is the number of the step, counted from 1."""
+    """Something was not finite in a step.
 
-    def __init__(self, step: int, folder: Path) -> None:
+    Attributes:
+      step: its number, counted from 1.
+      found: where, as a second pass through the step found it.
+    """
+
+    def __init__(self, step: int, found: NonFinite, folder: Path) -> None:
         super().__init__(
-            f"the loss was not finite in step {step}: lower the learning rate or clip the gradients; the last checkpoint in "
-            f"{folder} is from before"
+            f"something was not finite in step {step}: {found.text}. The last checkpoint in {folder} is from before: lower "
+            "the learning rate, clip the gradients, or leave such steps out (on_nonfinite='skip')"
         )
-        self.step = step
+        self.step, self.found = step, found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How long a run is and what is done on the way; all lengths in steps.
+class Watcher:
+    """What is told while a run goes on.
 
     Attributes:
-      steps: of the run.
-      batch_size: of all devices together.
-      seed: of the initial parameters, the order of the examples, augmentation and dropout.
-      every: steps between two records, each a compiled call; all other lengths are multiples of it.
-      evaluate_every: steps between two evaluations on the validation split; there is one at the end, too.
-      checkpoint_every: steps between two checkpoints; there is one at the end, too.
+      record: each record, as it stands in the log.
+      beat: about once a second: the steps done, of how many, and the means since the last beat.
+      note: what a person should know, in a sentence.
+      stop: is asked as often; True ends the run behind a checkpoint.
     """
 
-    steps: int
-    batch_size: int
-    seed: int = 0
-    every: int = 100
-    evaluate_every: int = 1000
-    checkpoint_every: int = 1000
-
-    def __post_init__(self):
-        for name in ("steps", "batch_size", "every", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("steps", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) % self.every:
-                raise ValueError(
-                    f"{name} must be a multiple of every, the steps of a compiled call; got {getattr(self, name)} and "
-                    f"{self.every}"
-                )
+    record: Callable[[Mapping[str, Any]], object] = lambda record: None
+    beat: Callable[[int, int, Mapping[str, float]], object] = lambda step, steps, means: None
+    note: Callable[[str], object] = lambda text: None
+    stop: Callable[[], bool] = lambda: False
 
 
 def train(
     trainer: Trainer,
-    dataset: Dataset,
+    dataset: Dataset | StreamedDataset,
     plan: Plan,
     folder: Path,
     *,
-    mesh: Mesh | None = None,
-    tell: Callable[[Mapping[str, Any]], object] = lambda record: None,
-    stop: Callable[[], bool] = lambda: False,
+    placement: Placement = Placement(),
+    streaming: Streaming = Streaming(),
+    learning_rate: optax.Schedule | None = None,
+    keep_last: int = 2,
+    keep_best: int = 1,
+    tensorboard: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    start: Callable[[TrainState], TrainState] = lambda state: state,
+    watcher: Watcher = Watcher(),
 ) -> TrainState:
     """Trains from the newest checkpoint in the folder, or from the beginning, to the end.
 
     The same run ends with the same numbers, on one device bit for bit, however often it was stopped. The folder gets
-    checkpoints and `log.jsonl`, a record for each segment: step, loss, accuracy and gradient_norm (means over its steps),
-    seconds, images_per_second, and where the model was evaluated, validation_loss and validation_accuracy.
+    checkpoints, `log.jsonl` (a record every so many steps: means of loss, accuracy and gradient_norm since the last one,
+    speed, and where the model was evaluated validation_loss, validation_accuracy and validation_top5; evaluations take
+    the moving averages where there are such), `layers.jsonl` (looks into every layer), `status.json`, and at the end
+    `evaluation.json`; `journal.read_run` reads them.
 
     Args:
       trainer: what is trained and how.
-      dataset: from `data.load`.
+      dataset: from `data.load`, or `data.open_stream` for one that is larger than memory.
       plan: how long.
       folder: of the run.
-      mesh: from `make_mesh`; None takes all devices.
-      tell: is called with each record.
-      stop: asked after each segment; where it is true, a checkpoint is written and the run ends early.
+      placement: on which devices; may change when a run goes on.
+      streaming: how a streamed set is read.
+      learning_rate: the schedule, to record it; None leaves it out.
+      keep_last, keep_best: checkpoints that are kept, by step and by validation accuracy.
+      tensorboard: write event files, too.
+      settings: whatever else the numbers depend on, as JSON: compared when a run goes on.
+      start: changes the first state of a new run (other initial parameters, say).
+      watcher: what is told on the way.
+
+    Returns:
+      The state at the end, or where it was stopped.
 
     Raises:
       ValueError: the batch does not fit the data or the devices, another process is at work in the folder, or its
-        checkpoints belong to another model.
-      Broken: the loss was not finite.
+        checkpoints belong to another model or were made with other settings.
+      OSError: a checkpoint cannot be written; those before are whole.
+      Broken: something was not finite, and the trainer stops at that.
     """
-    mesh = make_mesh() if mesh is None else mesh
-    check_batch(plan.batch_size, mesh.shape["data"])
-    with locked(folder), Checkpoints(folder / CHECKPOINTS) as checkpoints:
-        return _Run(trainer, dataset, plan, folder, mesh, checkpoints).go_on(tell, stop)
+    mesh = placement.mesh(plan.batch_size)
+    keys = Keys.of(plan.seed)
+    with contextlib.ExitStack() as stack:
+        if hosts.is_first():
+            stack.enter_context(locked(folder))
+            sweep(folder)
+        feed = stack.enter_context(contextlib.closing(feed_of(trainer, dataset, plan, keys, mesh, streaming)))
+        checkpoints = stack.enter_context(Checkpoints(folder / CHECKPOINTS, last=keep_last, best=keep_best))
+        engine = Engine(trainer, feed, keys, placement, mesh)
+        told = {"batch_size": plan.batch_size, "seed": plan.seed, **(settings or {})}
+        run = _Run(engine, plan, folder, checkpoints, watcher, learning_rate, told)
+        state = run.first_state(start)
+        if tensorboard and hosts.is_first():
+            run.events = stack.enter_context(Events(folder / EVENTS, step=run.step))
+        return run.go_on(state)
+
+
+def feed_of(
+    trainer: Trainer,
+    dataset: Dataset | StreamedDataset,
+    plan: Plan,
+    keys: Keys,
+    mesh: Any,
+    streaming: Streaming,
+) -> Feed:
+    """Where the batches of a run come from: the devices, or the disk.
+
+    Raises:
+      ValueError: a batch is larger than the training split, or an alternating flip is to be streamed.
+    """
+    mirrors = trainer.augmentation.flip == "alternating"
+    if isinstance(dataset, Dataset):
+        return Resident(dataset, plan, keys, mesh, mirrors=mirrors)
+    if mirrors:
+        raise ValueError("an alternating flip needs a set that lies on the device: flip by chance instead")
+    return Streamed(dataset, plan, mesh, streaming)
 
 
 class _Run:
     def __init__(
         self,
-        trainer: Trainer,
-        dataset: Dataset,
+        engine: Engine,
         plan: Plan,
         folder: Path,
-        mesh: Mesh,
         checkpoints: Checkpoints,
+        watcher: Watcher,
+        learning_rate: optax.Schedule | None,
+        settings: dict[str, Any],
     ) -> None:
-        self.trainer, self.plan, self.folder, self.checkpoints = trainer, plan, folder, checkpoints
-        self.everywhere = NamedSharding(mesh, PartitionSpec())
-        self.split = NamedSharding(mesh, PartitionSpec("data"))
-        self.data = dataset.on_device(sharding=self.everywhere)
-        self.moments = Moments(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
-        self.keys = jax.random.split(jax.random.key(plan.seed), 3)
-        image = jax.ShapeDtypeStruct((1, *dataset.image_shape), jnp.float32)
-        self.start = functools.partial(trainer.initial, self.keys[0], jnp.zeros(image.shape, image.dtype))
-        self.places = state_shardings(jax.eval_shape(self.start), mesh)
-        self.segment = jax.jit(self._segment, out_shardings=(self.places, self.everywhere), donate_argnums=0)
-        self.evaluate = jax.jit(self._evaluate, out_shardings=self.everywhere)
+        self.engine, self.plan, self.folder, self.checkpoints = engine, plan, folder, checkpoints
+        self.watcher, self.learning_rate, self.settings = watcher, learning_rate, settings
+        self.step, self.seconds = 0, 0.0
+        self.pending = Pending()
+        self.best: tuple[int | None, float | None] = (None, None)
+        self.events: Events | None = None
 
-    def go_on(self, tell: Callable[[Mapping[str, Any]], object], stop: Callable[[], bool]) -> TrainState:
-        state = (
-            self._restored() if self.checkpoints.steps else jax.jit(self.start, out_shardings=self.places)()
+    def first_state(self, start: Callable[[TrainState], TrainState]) -> TrainState:
+        """That of the newest checkpoint, or of a new run."""
+        one = self._restored() if self.checkpoints.steps else start(self.engine.start())
+        if hosts.is_first():
+            journal.cut(self.folder, self.step)
+        where = f"going on from step {self.step:,}" if self.step else "beginning"
+        devices = self.engine.mesh.size
+        self.watcher.note(
+            f"{self.folder}: {where} of {self.plan.steps:,}, on {devices} device{'s' * (devices > 1)}"
         )
-        step = int(state.step)
-        self._cut_log(step)
-        while step < self.plan.steps:
-            begun = time.perf_counter()
-            state, metrics = self.segment(state, self.data.train, self.moments)
-            record = self._record(step, metrics, begun)
-            step += self.plan.every
-            ended, stopped = step == self.plan.steps, stop()
-            if step % self.plan.evaluate_every == 0 or ended:
-                found = self.evaluate(state, self.data.validation, self.moments).metrics()
-                record |= {f"validation_{name}": found[name] for name in ("loss", "accuracy")}
-            with (self.folder / LOG).open("a") as file:
-                file.write(json.dumps(record) + "\n")
-            if step % self.plan.checkpoint_every == 0 or ended or stopped:
-                self.checkpoints.save(step, state, score=record.get("validation_accuracy"))
-            tell(record)
-            if stopped:
-                break
+        return self.engine.adopt(one)
+
+    def go_on(self, state: TrainState) -> TrainState:
+        """To the end, or until it is stopped."""
+        with self._reported():
+            state = self._steps(state)
+            one = self.engine.one(state)
+            if self.step == self.plan.steps:
+                self._judge(one)
+            self.checkpoints.wait()
+        return one
+
+    def _steps(self, state: TrainState) -> TrainState:
+        if self.step == 0 and self.plan.probe_every:
+            self._look(state)
+        pace = Pace(MOST_STEPS, fixed=jax.process_count() > 1)
+        stopped = False
+        while self.step < self.plan.steps and not stopped:
+            count = min(self.plan.next_due(self.step) - self.step, pace.steps)
+            begun, waited = time.perf_counter(), self.engine.feed.waited
+            state, metrics = self.engine.advance(state, self.step, count)
+            seconds = time.perf_counter() - begun
+            pace.took(count, seconds)
+            self._check(state, metrics)
+            self.step += count
+            self.pending.add(metrics, seconds, self.engine.feed.waited - waited)
+            means = self.pending.latest(count)
+            speed = count * self.plan.batch_size / seconds
+            self.watcher.beat(self.step, self.plan.steps, {**means, "images_per_second": speed})
+            stopped = hosts.agree(self.watcher.stop())
+            self._due(state, stopped)
+        for name, count in self.engine.feed.corrupt.items():
+            self.watcher.note(f"{name} could not be read and was left out {count} times")
         return state
 
-    def _segment(self, state: TrainState, train: Split, moments: Moments) -> tuple[TrainState, StepMetrics]:
-        rows = batch_indices(
-            self.keys[1],
-            state.step,
-            steps=self.plan.every,
-            size=len(train),
-            batch_size=self.plan.batch_size,
-        )
+    def _due(self, state: TrainState, stopped: bool) -> None:
+        """What is to be done behind a step."""
+        record = self._record(state) if self.plan.due("record", self.step) else None
+        if self.plan.due("probe", self.step):
+            self._look(state)
+        if self.plan.due("checkpoint", self.step) or stopped:
+            self._save(state, record)
+        if record is not None:
+            self._tell("running")
+            self.watcher.record(record)
 
-        def step(state: TrainState, row: jax.Array) -> tuple[TrainState, StepMetrics]:
-            batch = Batch(jnp.asarray(train.images)[row], jnp.asarray(train.labels)[row])
-            batch = jax.lax.with_sharding_constraint(batch, self.split)
-            return self.trainer.step(state, batch, self.keys[2], moments)
-
-        return jax.lax.scan(step, state, rows)
-
-    def _evaluate(self, state: TrainState, split: Split, moments: Moments) -> Tally:
-        variables = state.variables(averaged=True)
-        batches = -(-len(split) // EVALUATION_BATCH)
-        size = -(-len(split) // batches)
-        padded = jax.tree.map(
-            lambda x: jnp.pad(x, [(0, batches * size - len(split))] + [(0, 0)] * (x.ndim - 1)).reshape(
-                batches, size, *x.shape[1:]
-            ),
-            (split.images, split.labels),
-        )
-        weights = (jnp.arange(batches * size) < len(split)).reshape(batches, size)
-
-        def one(operands: Any) -> Tally:
-            (images, labels), weight = operands
-            return self.trainer.evaluate(variables, Batch(images, labels), moments, weights=weight)
-
-        return jax.tree.map(lambda x: x.sum(axis=0), jax.lax.map(one, (padded, weights)))
-
-    def _record(self, step: int, metrics: StepMetrics, begun: float) -> dict[str, Any]:
-        """Waits for a segment."""
-        losses = np.asarray(metrics.loss)
-        if not np.isfinite(losses).all():
-            raise Broken(step + int(np.argmin(np.isfinite(losses))) + 1, self.folder)
-        seconds = time.perf_counter() - begun
-        means = {name: float(np.mean(column)) for name, column in metrics._asdict().items()}
-        images = self.plan.every * self.plan.batch_size
-        return {
-            "step": step + self.plan.every,
-            **means,
-            "seconds": seconds,
-            "images_per_second": images / seconds,
+    def _record(self, state: TrainState) -> dict[str, Any]:
+        per_epoch = self.engine.feed.sizes["train"] // self.plan.batch_size
+        record = {
+            "step": self.step,
+            "epoch": self.step / per_epoch,
+            **self.pending.record(self.plan.batch_size),
         }
+        if self.learning_rate is not None:
+            record["learning_rate"] = float(np.asarray(self.learning_rate(self.step - 1)))
+        if self.plan.due("evaluate", self.step) and self.engine.feed.sizes["validation"]:
+            found = self.engine.evaluate(self.engine.one(state), "validation").metrics()
+            record |= {f"validation_{name}": found[name] for name in ("loss", "accuracy", "top5")}
+            self.best = max(self.best, (self.step, found["accuracy"]), key=lambda best: best[1] or -1.0)
+        self.seconds += record["seconds"]
+        self.pending = Pending()
+        if hosts.is_first():
+            journal.append(self.folder / journal.LOG, record)
+        if self.events is not None:
+            self.events.record(record)
+        return record
+
+    def _look(self, state: TrainState) -> None:
+        step = self.step
+        flow = self.engine.flow(self.engine.one(state), step)
+        columns = {
+            name: np.asarray(flow.columns[name], np.float64).tolist() for name in journal.LAYER_COLUMNS
+        }
+        kind = probes.classify(flow)
+        look = {"step": step, "class": kind, "layers": list(flow.layers), **columns}
+        if hosts.is_first():
+            journal.append(self.folder / journal.LAYERS, look)
+        if self.events is not None:
+            self.events.look(look)
+        if kind != "stable":
+            ratio = probes.gradient_ratio(flow)
+            self.watcher.note(
+                f"step {step}: the gradient is {kind} (first layer over last: 10^{ratio:.1f} in the square)"
+            )
+
+    def _save(self, state: TrainState, record: Mapping[str, Any] | None) -> None:
+        about = {
+            "settings": self.settings,
+            "input": self.engine.feed.state(),
+            "pending": self.pending.kept(),
+            "seconds": self.seconds,
+            "best": self.best,
+        }
+        score = (record or {}).get("validation_accuracy")
+        self.checkpoints.save(self.step, self.engine.one(state), score=score, about=about)
 
     def _restored(self) -> TrainState:
-        shapes = jax.eval_shape(self.start)
-        like = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            shapes,
-            self.places,
-        )
-        return self.checkpoints.restore(like).tree
+        found = self.checkpoints.restore(self.engine.like())
+        for reason in found.passed_over:
+            self.watcher.note(f"{reason}; that of step {found.step} is taken")
+        check_same(found.about["settings"], self.settings, self.folder)
+        self.engine.feed.restore(found.about["input"])
+        self.pending = Pending.of(found.about["pending"])
+        self.step, self.seconds, self.best = found.step, found.about["seconds"], tuple(found.about["best"])
+        return found.tree
 
-    def _cut_log(self, step: int) -> None:
-        """Leaves out what was recorded behind the checkpoint: it is done again."""
-        path = self.folder / LOG
-        if not path.exists():
+    def _check(self, state: TrainState, metrics: StepMetrics) -> None:
+        """Raises Broken where a step was not finite and training stops at that."""
+        trainer, engine = self.engine.trainer, self.engine
+        finite = np.asarray(metrics.finite)
+        if finite.all():
             return
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-        with replacing(path) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept))
+        first = self.step + int(np.argmin(finite))
+        if trainer.on_nonfinite == "skip":
+            self.watcher.note(f"step {first + 1} was not finite: its update was left out")
+            return
+        # The state is that before the step.
+        one = engine.one(state)
+        images, labels, key = jax.jit(trainer.seen)(
+            one.step, engine.feed.batch(first), engine.keys.step, engine.feed.moments
+        )
+        found = find_nonfinite(
+            trainer.model, one.variables(), images, labels, loss=LOSSES[trainer.loss], key=key
+        )
+        raise Broken(first + 1, found, self.folder)
+
+    def _judge(self, one: TrainState) -> None:
+        """The whole evaluation at the end."""
+        sizes = self.engine.feed.sizes
+        found = {
+            name: self.engine.evaluate(one, name).report() if sizes[name] else None
+            for name in ("validation", "test")
+        }
+        if hosts.is_first():
+            journal.write_evaluation(self.folder, {"step": self.step, **found})
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Keeps `status.json` true, however the block ends."""
+        self._tell("running")
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._tell("stopped")
+            raise
+        except Exception as error:
+            # The disk may be full.
+            with contextlib.suppress(OSError):
+                self._tell("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        self._tell("finished" if self.step == self.plan.steps else "stopped")
+
+    def _tell(self, state: journal.State, *, error: str | None = None) -> None:
+        if hosts.is_first():
+            best_step, best = self.best
+            seconds = self.seconds + self.pending.seconds
+            journal.write_status(
+                self.folder, state, self.step, seconds, best_step=best_step, best=best, error=error
+            )
 
 
-def _step_of(line: str) -> float:
-    """The step of a record; infinite for a line that was cut off."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raises ValueError, with what differs, where a run was begun with other settings."""
+    before, now = flattened(before), flattened(now)
+    differing = [
+        f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"the run in {folder} was begun with other settings ({'; '.join(differing)}): go on with those, or begin "
+            "another run in another folder"
+        )
+
+
+def flattened(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A tree of mappings as one mapping from dotted names."""
+    found = {}
+    for name, value in tree.items():
+        inner = isinstance(value, Mapping) and value
+        found |= flattened(value, f"{before}{name}.") if inner else {f"{before}{name}": value}
+    return found

@@ -91,9 +91,7 @@ class Tally:
         examples = sums.confusion.sum()
         if not examples:
             raise ValueError("there are no examples to measure")
-        by_class = sums.confusion.sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            class_accuracy = np.diag(sums.confusion) / by_class
+        class_accuracy = _ratio(np.diag(sums.confusion), sums.confusion.sum(axis=1))
         return {
             "loss": float(sums.loss / examples),
             "accuracy": float(np.trace(sums.confusion) / examples),
@@ -103,3 +101,35 @@ class Tally:
             "confusion": sums.confusion.astype(np.int64),
             "examples": int(examples),
         }
+
+    def report(self) -> dict[str, Any]:
+        """The metrics as JSON, with `reliability`: for each bin of confidence its mean confidence, accuracy and count.
+
+        A class without examples has the accuracy None, and so have the means of an empty bin.
+
+        Raises:
+          ValueError: there are no examples.
+        """
+        found = self.metrics()
+        binned, confidence, right = (
+            np.asarray(x, np.float64) for x in (self.binned, self.confidence, self.right)
+        )
+        return {
+            **found,
+            "class_accuracy": _with_none(found["class_accuracy"]),
+            "confusion": found["confusion"].tolist(),
+            "reliability": {
+                "confidence": _with_none(_ratio(confidence, binned)),
+                "accuracy": _with_none(_ratio(right, binned)),
+                "count": binned.astype(np.int64).tolist(),
+            },
+        }
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Sums by counts; NaN where there is nothing."""
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def _with_none(numbers: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(number) else float(number) for number in numbers]

@@ -4,18 +4,22 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cnnjax import functional as F
 from cnnjax.data import normalize
 from cnnjax.functional.names import lookup
+from cnnjax.models import Model
+from cnnjax.probes import Flow, gradient_flow
 from cnnjax.training.augmentation import Augmentation
 from cnnjax.training.metrics import Tally
+from cnnjax.training.views import VIEWS, averaged
 
 
 class TrainState(NamedTuple):
@@ -23,12 +27,14 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: steps done, int32.
+      skipped: steps whose update was left out because something in it was not finite, int32.
       params, batch_stats: of the model.
       optimizer: its memory.
       average: exponential moving averages of params and batch_stats, or empty.
     """
 
     step: jax.Array
+    skipped: jax.Array
     params: Any
     batch_stats: Any
     optimizer: Any
@@ -42,10 +48,17 @@ class TrainState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images `(batch, height, width, channels)` in uint8 and classes `(batch,)`."""
+    """A batch as it comes from the data.
+
+    Attributes:
+      images: `(batch, height, width, channels)`, uint8.
+      labels: classes `(batch,)`.
+      mirrored: `(batch,)`, which images an alternating flip turns; None without one.
+    """
 
     images: jax.Array
     labels: jax.Array
+    mirrored: jax.Array | None = None
 
 
 class Moments(NamedTuple):
@@ -56,11 +69,18 @@ class Moments(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """Of one step, before its update: mean loss and accuracy of the batch, and the norm of the gradient."""
+    """Of one step, before its update.
 
-    loss: jax.Array
-    accuracy: jax.Array
-    gradient_norm: jax.Array
+    Attributes:
+      loss, accuracy: means over the batch.
+      gradient_norm: of the gradient of all parameters.
+      finite: whether loss, gradient and update were; if not, there was no update.
+    """
+
+    loss: jax.Array | np.ndarray
+    accuracy: jax.Array | np.ndarray
+    gradient_norm: jax.Array | np.ndarray
+    finite: jax.Array | np.ndarray
 
 
 def _one_against_all(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., jax.Array]:
@@ -90,6 +110,9 @@ class Trainer:
       augmentation: of the training images.
       averaging: the decay of the moving averages, 0 for none. In step t it is min(averaging, (1 + t) / (10 + t)), so that
         the start does not weigh on them (as in TensorFlow's ExponentialMovingAverage).
+      on_nonfinite: what follows a step in which something was not finite: "stop": the state stays as it was before that
+        step, whatever steps follow; "skip": only the step is counted, and the next one goes on from there.
+      views: of each image in evaluation, one of `VIEWS`.
     """
 
     model: nn.Module
@@ -99,19 +122,26 @@ class Trainer:
     label_smoothing: float = 0.0
     augmentation: Augmentation = Augmentation()
     averaging: float = 0.0
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    views: str = "none"
 
     def __post_init__(self):
         lookup(LOSSES, self.loss, "loss")
+        lookup(dict.fromkeys(("stop", "skip")), self.on_nonfinite, "choice for on_nonfinite")
+        lookup(VIEWS, self.views, "views")
         for name in ("label_smoothing", "averaging"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
 
     def initial(self, key: jax.Array, images: jax.Array) -> TrainState:
-        """The state before the first step. `images`: a normalized batch, of which only the shape matters."""
-        variables = self.model.init(key, images)
+        """The state before the first step. `images`: normalized ones of training, for the model to calibrate itself by."""
+        variables: Any = self.model.init(key, images[:1])
+        if isinstance(self.model, Model):
+            variables = self.model.calibrated(variables, images)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
         average = _collections(params, batch_stats) if self.averaging else {}
-        return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, self.optimizer.init(params), average)
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(zero, zero, params, batch_stats, self.optimizer.init(params), average)
 
     def seen(
         self, number: jax.Array, batch: Batch, key: jax.Array, moments: Moments
@@ -120,7 +150,7 @@ class Trainer:
         for_images, for_dropout = jax.random.split(jax.random.fold_in(key, number))
         labels = jax.nn.one_hot(batch.labels, self.num_classes)
         images, labels = self.augmentation(
-            batch.images, labels, for_images, mean=moments.mean, std=moments.std
+            batch.images, labels, for_images, mean=moments.mean, std=moments.std, mirrored=batch.mirrored
         )
         smoothing = self.label_smoothing
         labels = (1 - smoothing) * labels + smoothing / self.num_classes if smoothing else labels
@@ -166,8 +196,28 @@ class Trainer:
         updates, memory = self.optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         average = self._averaged(state, _collections(params, batch_stats))
-        metrics = StepMetrics(loss, accuracy, optax.global_norm(gradients))
-        return TrainState(state.step + 1, params, batch_stats, memory, average), metrics
+        gradient_norm = optax.global_norm(gradients)
+        # A sum of norms is finite where all entries are.
+        finite = jnp.isfinite(loss + gradient_norm + optax.global_norm(updates))
+        new = TrainState(state.step + 1, state.skipped, params, batch_stats, memory, average)
+        return self._guarded(state, new, finite), StepMetrics(loss, accuracy, gradient_norm, finite)
+
+    def _guarded(self, old: TrainState, new: TrainState, finite: jax.Array) -> TrainState:
+        """The state behind a step, of which only what is counted changes where it was not finite."""
+        stops = self.on_nonfinite == "stop"
+        goes_on = finite & (old.skipped == 0) if stops else finite
+        kept = jax.tree.map(lambda new, old: jnp.where(goes_on, new, old), new, old)
+        step = kept.step if stops else new.step
+        return kept._replace(step=step, skipped=old.skipped + jnp.where(finite, 0, 1).astype(jnp.int32))
+
+    def flow(self, state: TrainState, batch: Batch, key: jax.Array, moments: Moments) -> Flow:
+        """Forward and backward statistics of every layer in the step that comes next, which is not taken."""
+        images, labels, for_dropout = self.seen(state.step, batch, key, moments)
+        loss = LOSSES[self.loss]
+        # The products are those of training: what overflows there must overflow here.
+        return gradient_flow(
+            self.model, state.variables(), images, labels, loss=loss, key=for_dropout, precision=None
+        )
 
     def evaluate(
         self,
@@ -177,10 +227,18 @@ class Trainer:
         *,
         weights: jax.Array | None = None,
     ) -> Tally:
-        """The sums of a batch in evaluation mode, by cross entropy; `weights` as in `Tally.of`."""
-        logits: Any = self.model.apply(variables, normalize(batch.images, *moments), train=False)
+        """The sums of a batch in evaluation mode, by cross entropy of the averaged views; `weights` as in `Tally.of`."""
+        logits = self.logits(variables, batch.images, moments)
         losses = F.cross_entropy(logits, batch.labels)
         return Tally.of(logits, batch.labels, losses, weights=weights)
+
+    def logits(self, variables: Mapping[str, Any], images: jax.Array, moments: Moments) -> jax.Array:
+        """Logits `(batch, classes)` in evaluation mode of uint8 images, averaged over the views."""
+
+        def apply(images: jax.Array) -> Any:
+            return self.model.apply(variables, images, train=False)
+
+        return averaged(apply, normalize(images, *moments), views=self.views)
 
     def _averaged(self, state: TrainState, new: dict[str, Any]) -> dict[str, Any]:
         if not self.averaging:

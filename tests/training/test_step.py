@@ -83,7 +83,7 @@ def test_equals_a_loop_written_out(digits):
         return optax.apply_updates(params, updates), stats, memory, loss
 
     memory, expected = optimizer.init(params), []
-    for images, labels in batches(digits):
+    for images, labels, _ in batches(digits):
         params, stats, memory, loss = step(params, stats, memory, images, labels)
         expected.append(float(loss))
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
@@ -126,7 +126,7 @@ def test_batch_norm_of_each_device_sees_its_part_alone(digits):
     made, key, moments = trainer(), jax.random.key(1), moments_of(digits)
     state, batch = start(made, digits), batches(digits, steps=1)[0]
     _, apart = pmap_step(made, synchronized=False)(replicated(state), batch, key, moments)
-    parts = [Batch(*(x[i : i + 4] for x in batch)) for i in range(0, BATCH, 4)]
+    parts = [Batch(*(x[i : i + 4] for x in batch[:2])) for i in range(0, BATCH, 4)]
     losses = [jax.jit(made.step)(state, part, key, moments)[1].loss for part in parts]
     assert float(apart.loss) == pytest.approx(float(np.mean(losses)), rel=1e-5)
     _, together = pmap_step(made)(replicated(state), batch, key, moments)

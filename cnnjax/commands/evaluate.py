@@ -1,0 +1,49 @@
+"""`cnnjax evaluate`: what a trained network does on a whole split."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+Which = Annotated[str, arg(metavar="{last,best,STEP}")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure the network of a run on a split: loss, accuracies, calibration, the classes it confuses."""
+
+    folder: Annotated[Positional[Path], arg(metavar="DIR", help_behavior_hint="")]
+    """The folder of the run."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which images."""
+    checkpoint: Which = "last"
+    """The newest checkpoint, that with the highest validation accuracy, or that of a step."""
+    views: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the recipe's)")] = None
+    """Views of each image whose predictions are averaged: none, flip, flip_shift, five_crop, ten_crop."""
+    json: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Print all of it as JSON."""
+
+    def __call__(self, command: str) -> int:
+        """Prints the metrics."""
+        from cnnjax.training.run import evaluate, trained
+
+        found = trained(self.folder, which=self.checkpoint)
+        report = evaluate(found, self.split, views=self.views)
+        if self.json:
+            print(json.dumps({"step": found.step, "split": self.split, **report}))
+            return 0
+        for reason in found.passed_over:
+            print(f"note: {reason}")
+        print(
+            f"{found.info['name']} at step {found.step:,} on {report['examples']:,} {self.split} images of {found.data.name}"
+        )
+        for name in ("accuracy", "top5", "calibration_error"):
+            print(f"{name.replace('_', ' ')}: {report[name]:.2%}")
+        print(f"loss: {report['loss']:.4f}")
+        for name, accuracy in zip(found.data.class_names, report["class_accuracy"], strict=True):
+            print(f"  {name}: {'–' if accuracy is None else f'{accuracy:.1%}'}")
+        for note in found.info["data"]["notes"]:
+            print(f"note: {note}")
+        return 0
