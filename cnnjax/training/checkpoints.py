@@ -8,9 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 from orbax.checkpoint import v1 as ocp
 
-from cnnjax.training import hosts, stored
+from cnnjax.training import hosts, stored, writing
 from cnnjax.training.checksums import leaves
 
 __all__ = ["Checkpoints", "Restored", "Taken"]
@@ -63,7 +64,8 @@ class Checkpoints:
     ones to "STEP.damaged".
 
     Several processes share one folder. They save, restore and close together, each its part of the arrays; the first one
-    alone renames and removes. Where one of them cannot read a checkpoint, it is damaged for all.
+    alone renames and removes. Where one of them cannot read a checkpoint, it is damaged for all. Where one of them cannot
+    write, it raises; use `hosts.failing_together`, so that the others do not wait for it.
 
     Args:
       folder: of the checkpoints, made by the first `save` if it is not there.
@@ -149,7 +151,7 @@ class Checkpoints:
                 f"{self.folder} holds a checkpoint of step {step} already: restore it, or remove it"
             )
         with self._failing():
-            self._writer.save_async(step, tree, force=True, metrics=metrics, custom_metadata=told)
+            writing.begin(self._writer, step, tree, metrics=metrics, custom_metadata=told)
 
     def wait(self) -> None:
         """Returns when everything is written.
@@ -159,7 +161,7 @@ class Checkpoints:
         """
         if self._writer is not None:
             with self._failing():
-                self._writer.wait()
+                writing.finish(self._writer)
 
     def close(self) -> None:
         """Waits, and lets go of the folder.
@@ -262,7 +264,7 @@ class Checkpoints:
                     stored.set_aside(self._at(step))
         self._damaged.clear()
         hosts.barrier(f"checkpoints in {self.folder}")
-        return stored.writer(self.folder, *self._kept)
+        return writing.writer(self.folder, *self._kept)
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -276,15 +278,16 @@ class Checkpoints:
     def _give_up(self) -> None:
         """Lets go of the folder and of what is half written in it."""
         writer, self._writer = self._writer, None
-        with contextlib.suppress(Exception):
-            if writer is not None:
+        # With several processes it would wait for the others, which wait for this one.
+        if writer is not None and jax.process_count() == 1:
+            with contextlib.suppress(Exception):
                 writer.close()
         if hosts.is_first():
             for half in self.folder.glob(f"{self._writing}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(half, ignore_errors=True)
 
     def _failure(self, error: BaseException) -> str:
-        reason, remedy = stored.why_not_written(error)
+        reason, remedy = writing.why_not_written(error)
         steps = ", ".join(map(str, self.steps))
         rest = f"those of step {steps} are intact" if steps else "there is none before it"
         return (

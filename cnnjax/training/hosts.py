@@ -5,6 +5,7 @@ Every process runs the same program and calls these functions in the same order.
 
 import contextlib
 import os
+import socket
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from cnnjax.training.clusters import find_group
+from cnnjax.training.clusters import Group, find_group
 
 __all__ = [
     "agree",
@@ -32,6 +33,8 @@ __all__ = [
     "share",
 ]
 
+# How long the processes wait for each other at the start.
+START_SECONDS = 300
 # A host that is silent for so long counts as dead (JAX's own limit is 100 s).
 HEARTBEAT_SECONDS = 60
 _FAILED = "cnnjax/failed"
@@ -49,6 +52,8 @@ def initialize(
     Slurm (a step of several tasks), Open MPI, an indexed Kubernetes job and TPU pods are asked, as far as JAX knows them. In
     none of these cases, or with `processes=1`, nothing happens, nor where JAX is joined already.
 
+    A process to which the others do not come within `START_SECONDS` says so and exits with status 1.
+
     Under Slurm a task has all GPUs of its node if it is the only one there, and one of them otherwise. SIGTERM keeps its
     meaning: JAX's own service for preemptions is off.
 
@@ -61,14 +66,19 @@ def initialize(
       ValueError: some of the three are missing, or are none.
       ImportError: a Kubernetes job without the package that JAX asks about it.
       RuntimeError: JAX has started already.
-      ConnectionError: the others could not be reached, or did not come within 5 minutes.
+      ConnectionError: the port of the first process is in use.
     """
     group = find_group(coordinator, processes, process)
     if group is None or group.processes == 1 or jax.distributed.is_initialized():
         return
+    if group.coordinator and group.process == 0:
+        _check_port(group.coordinator)
     jax.config.update("jax_enable_preemption_service", False)
     if jax.config.values["jax_cpu_collectives_implementation"] is None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # JAX would abort with a stack trace.
+    patience = threading.Timer(START_SECONDS, _end_alone, (group,))
+    patience.start()
     try:
         jax.distributed.initialize(
             group.coordinator,
@@ -76,16 +86,38 @@ def initialize(
             group.process,
             local_device_ids=group.devices,
             cluster_detection_method=group.cluster,
+            initialization_timeout=START_SECONDS + 30,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except jax.errors.JaxRuntimeError as error:
-        raise ConnectionError(f"{group} could not join the others: {_first_line(error)}") from error
     except RuntimeError as error:
         if "must be called before" not in str(error):
             raise
         raise RuntimeError(
             "the processes must be joined before JAX starts: call initialize() before jax.devices() and the first array"
         ) from error
+    finally:
+        patience.cancel()
+
+
+def _check_port(coordinator: str) -> None:
+    """JAX would crash where the port is in use."""
+    port = int(coordinator.rpartition(":")[2])
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"the first process cannot listen at port {port}: {os.strerror(error.errno or 0)}; choose another coordinator"
+        ) from error
+
+
+def _end_alone(group: Group) -> None:
+    print(
+        f"{group} has waited {START_SECONDS} s for the others: start all of them within this time, and see to it that "
+        "they reach the first one at its address",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def _first_line(error: BaseException) -> str:

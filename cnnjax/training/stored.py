@@ -1,10 +1,7 @@
-"""A checkpoint on disk: its description, its arrays, how they differ from those of a model, and what writes it."""
+"""A checkpoint on disk: its description, its arrays, and how they differ from those of a model."""
 
-import errno
 import functools
 import json
-import logging
-import os
 import re
 import shutil
 from collections.abc import Collection, Mapping
@@ -22,6 +19,7 @@ __all__ = [
     "FORMAT",
     "Damaged",
     "Differences",
+    "brief",
     "describe",
     "description",
     "differences",
@@ -30,49 +28,15 @@ __all__ = [
     "load_some",
     "score",
     "set_aside",
-    "why_not_written",
-    "writer",
 ]
 
 FORMAT = 1
 _DESCRIPTION, _SCORE = "_CHECKPOINT_METADATA", "metrics/metrics"
 _SHOWN = 5
-_REMEDIES = {
-    errno.ENOSPC: "make room there",
-    errno.EDQUOT: "make room there",
-    errno.EFBIG: "raise the limit for the size of files (ulimit -f)",
-    errno.EACCES: "make the folder writable",
-    errno.EPERM: "make the folder writable",
-    errno.EROFS: "make the folder writable",
-}
 
 
 class Damaged(Exception):
     """A checkpoint is not what was written."""
-
-
-class _NotOrbax(logging.Filter):
-    """Orbax logs the whole traceback of every error, in the background and several times, and raises it besides."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "orbax" not in Path(record.pathname).parts
-
-
-logging.getLogger("absl").addFilter(_NotOrbax())
-
-
-def writer(folder: Path, last: int, best: int) -> ocp.training.Checkpointer:
-    """Orbax's own keeper of a folder, which removes what is half written and keeps the last and the best."""
-    policies = ocp.training.preservation_policies
-    kept: list[Any] = [policies.LatestN(last)]
-    if best:
-        kept.append(
-            policies.BestN(
-                get_metric_fn=lambda metrics: metrics["score"], n=best, keep_checkpoints_without_metrics=False
-            )
-        )
-    preserved: Any = policies.AnyPreservationPolicy(kept)
-    return ocp.training.Checkpointer(str(folder), preservation_policy=preserved, cleanup_tmp_directories=True)
 
 
 def describe(tree: Any, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +163,7 @@ def load(folder: Path, saved: Mapping[str, Any], like: Any, *, partial: bool = F
         # Orbax raises errors of many kinds for files that are cut off or gone.
         failure = error
     if hosts.agree(failure is not None):
-        raise Damaged(_brief(failure) if failure else "another process cannot read it") from failure
+        raise Damaged(brief(failure) if failure else "another process cannot read it") from failure
     found = checksums(tree)
     wrong = [path for path, sum_ in found.items() if saved[path][-1] != sum_[-1]]
     if hosts.agree(bool(wrong)):
@@ -241,19 +205,7 @@ def set_aside(folder: Path) -> None:
     folder.rename(aside)
 
 
-def why_not_written(error: BaseException) -> tuple[str, str]:
-    """The reason why a file could not be written, and what to do."""
-    cause: BaseException | None = error
-    while cause is not None:
-        for number, remedy in _REMEDIES.items():
-            # Much of what writes is not Python, and tells the reason in words.
-            if getattr(cause, "errno", None) == number or os.strerror(number) in str(cause):
-                return os.strerror(number), remedy
-        cause = cause.__cause__ or cause.__context__
-    return _brief(error), "mend this"
-
-
-def _brief(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """The first line of an error, without the details that tensorstore adds in brackets."""
     lines = str(error).splitlines() or [type(error).__name__]
     return re.split(r" \[\w+(\[\d+\])?=", lines[0])[0]

@@ -1,6 +1,7 @@
 """What a process of test_hosts.py does; started by scripts/launch_local.py. Its arguments: a task and a folder."""
 
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -113,6 +114,18 @@ def fail(folder):
         raise ValueError("no such data set\nand more")
 
 
+def run_out_of_space(folder):
+    place = NamedSharding(make_mesh(), PartitionSpec("data"))
+    rows = np.random.default_rng(0).normal(size=(800, 1000)).astype(np.float32)[hosts.own_rows(800, place)]
+    with hosts.failing_together(), Checkpoints(folder / "run") as checkpoints:
+        checkpoints.save(1, {"x": hosts.share(rows, place)})
+        checkpoints.wait()
+        if not hosts.is_first():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        checkpoints.save(2, {"x": hosts.share(rows, place)})
+
+
+TASKS = {"train": train, "talk": talk, "wait": wait, "fail": fail, "run_out_of_space": run_out_of_space}
 if __name__ == "__main__":
     hosts.initialize()
-    {"train": train, "talk": talk, "wait": wait, "fail": fail}[sys.argv[1]](Path(sys.argv[2]))
+    TASKS[sys.argv[1]](Path(sys.argv[2]))

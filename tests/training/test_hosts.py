@@ -1,7 +1,9 @@
 """Several processes: they compute what one does, write and read the same checkpoints, and end together."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cnnjax.training import hosts
+from cnnjax.training import clusters, hosts
 from cnnjax.training.checkpoints import Checkpoints
 from cnnjax.training.parallel import make_mesh
 
@@ -99,6 +101,18 @@ def test_when_one_fails_the_others_say_so_and_end(tmp_path):
     assert status == 1
     assert "[0] ValueError: no such data set" in output
     assert "[1] process 1 ends because process 0 failed: ValueError: no such data set\n" in output
+
+
+@pytest.mark.slow
+def test_when_one_cannot_write_nobody_waits_for_it(tmp_path):
+    begun = time.monotonic()
+    status, output = run(*worker("run_out_of_space", tmp_path))
+    assert status == 1 and time.monotonic() - begun < 60
+    text = "the checkpoint of step 2 could not be written to .*: File too large; those of step 1 are intact"
+    assert re.search(r"\[1\] OSError: " + text, output)
+    # The launcher may have ended the first process before it had its say.
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.restore({"x": jax.ShapeDtypeStruct((800, 1000), jnp.float32)}).step == 1
 
 
 def test_when_one_is_killed_the_launcher_ends_the_other(tmp_path):
@@ -188,7 +202,29 @@ def test_alone_everything_is_as_it_is():
         raise ValueError("as it was")
 
 
+ALONE = "from cnnjax.training import hosts; hosts.START_SECONDS = 1; hosts.initialize()"
+
+
+def test_nobody_waits_forever_for_the_others():
+    variables = {clusters.COORDINATOR: "127.0.0.1:1", clusters.PROCESSES: "2", clusters.PROCESS: "1"}
+    command = [sys.executable, "-c", ALONE]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert (
+        "process 1 of 2, with the coordinator 127.0.0.1:1, has waited 1 s for the others: start all"
+        in done.stderr
+    )
+
+
+def test_a_port_in_use():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        text = f"cannot listen at port {port}: Address already in use; choose another coordinator"
+        with pytest.raises(ConnectionError, match=text):
+            hosts.initialize(coordinator=f"localhost:{port}", processes=2, process=0)
+
+
 def test_too_late():
     jax.devices()
     with pytest.raises(RuntimeError, match="call initialize.. before jax.devices.. and the first array"):
-        hosts.initialize(coordinator="127.0.0.1:1", processes=2, process=0)
+        hosts.initialize(coordinator="127.0.0.1:1", processes=2, process=1)
