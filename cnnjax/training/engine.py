@@ -1,7 +1,10 @@
 """The compiled functions of a run: its start, its steps, evaluations and looks into every layer."""
 
+import contextlib
+import dataclasses
 import functools
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,12 +15,12 @@ from jax.sharding import Mesh
 from cnnjax.compiling import jit
 from cnnjax.data import Split
 from cnnjax.probes import Flow
-from cnnjax.training import hosts
+from cnnjax.training import hosts, memory
 from cnnjax.training.feed import Feed, Keys, Resident, Weighed
 from cnnjax.training.metrics import Tally
-from cnnjax.training.parallel import jit_step, pmap_step, replicated, state_shardings
-from cnnjax.training.placement import Placement, everywhere
-from cnnjax.training.step import Moments, StepMetrics, Trainer, TrainState
+from cnnjax.training.parallel import DATA, jit_step, pmap_step, replicated, state_shardings
+from cnnjax.training.placement import Placement, everywhere, split
+from cnnjax.training.step import Batch, Moments, StepMetrics, Trainer, TrainState
 
 MOST_STEPS = 500
 """Steps of a compiled call, at most."""
@@ -75,6 +78,18 @@ class Engine:
             return state
         return jax.device_put(jax.tree.map(lambda x: x[0], state), self.places)
 
+    def prepare(self, state: TrainState) -> None:
+        """Compiles the steps.
+
+        Raises:
+          OutOfMemory: they need more memory than there is; the text says what would fit.
+        """
+        with self._explaining():
+            compiled = self._steps.compile(state)
+        there = memory.limit(self.devices[0])
+        if compiled is not None and there is not None and memory.needed(compiled) > there:
+            raise memory.OutOfMemory(self._advice(there))
+
     def advance(self, state: TrainState, step: int, count: int) -> tuple[TrainState, StepMetrics]:
         """Takes steps and waits for them. The state is donated.
 
@@ -85,9 +100,13 @@ class Engine:
 
         Returns:
           The next state, and the metrics of the steps, `(count,)` on the host.
+
+        Raises:
+          OutOfMemory: memory ran out; the text says what would fit.
         """
-        state, metrics = self._steps(state, step, count)
-        return state, jax.tree.map(lambda x: np.asarray(x)[:count], metrics)
+        with self._explaining():
+            state, metrics = self._steps(state, step, count)
+            return state, jax.tree.map(lambda x: np.asarray(x)[:count], metrics)
 
     def evaluate(self, one: TrainState, name: str) -> Tally:
         """The sums over a split, with the averaged parameters where there are such."""
@@ -101,6 +120,43 @@ class Engine:
         """Statistics of every layer in the step that comes next."""
         return self._flow(one, self.feed.batch(step), self.keys.step, self.feed.moments)
 
+    @contextlib.contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            there = memory.limit(self.devices[0])
+            if there is None or not memory.explained(error):
+                raise
+            raise memory.OutOfMemory(self._advice(there)) from error
+
+    def _advice(self, there: int) -> str:
+        """What would fit beside the data."""
+        model = self.trainer.model
+        resident = self.feed.splits if isinstance(self.feed, Resident) else {}
+        data = sum(leaf.nbytes for leaf in jax.tree.leaves(resident))
+        return memory.advise(
+            self.lowered,
+            batch_size=self.feed.batch_size,
+            can_remat=getattr(model, "remat", None) is False,
+            limit=max(there - data, 0),
+            multiple_of=self.mesh.shape[DATA],
+        )
+
+    def lowered(self, batch_size: int, remat: bool) -> Any:
+        """One step over the mesh, compiled for a batch size, with remat or as the model has it; nothing runs."""
+        trainer, parts = self.trainer, split(self.mesh)
+        if remat:
+            trainer = dataclasses.replace(trainer, model=trainer.model.clone(remat=True))
+        shapes = {jnp.uint8: (batch_size, *self._images.shape[1:]), jnp.int32: (batch_size,)}
+        if trainer.augmentation.flip == "alternating":
+            shapes[jnp.bool_] = (batch_size,)
+        arrays: list[Any] = [
+            jax.ShapeDtypeStruct(shape, dtype, sharding=parts) for dtype, shape in shapes.items()
+        ]
+        step = jit(trainer.step, out_shardings=(self.places, everywhere(self.mesh)), donate_argnums=0)
+        return step.lower(self.like(), Batch(*arrays), self.keys.step, self.feed.moments).compile()
+
     def _evaluated(self, variables: Any, weighed: Weighed, moments: Moments) -> Tally:
         return self.trainer.evaluate(variables, weighed.batch, moments, weights=weighed.weights)
 
@@ -111,12 +167,22 @@ class _Together:
     def __init__(self, engine: Engine, feed: Resident) -> None:
         self.engine, self.feed = engine, feed
         out = (engine.places, everywhere(engine.mesh))
-        self._steps = jit(self._compiled, out_shardings=out, donate_argnums=0)
+        self._steps = jit(self._loop, out_shardings=out, donate_argnums=0)
+        self._compiled: Any = None
+
+    def compile(self, state: TrainState) -> Any:
+        self._compiled = self._steps.lower(*self._arguments(state, 1)).compile()
+        return self._compiled
 
     def __call__(self, state: TrainState, step: int, count: int) -> tuple[TrainState, StepMetrics]:
-        return self._steps(state, jnp.int32(count), self.feed.splits["train"], self.feed.moments)
+        compiled = self._compiled or self.compile(state)
+        return compiled(*self._arguments(state, count))
 
-    def _compiled(
+    def _arguments(self, state: TrainState, count: int) -> tuple[Any, ...]:
+        same = hosts.everywhere((np.int32(count), self.feed.moments), self.engine.mesh)
+        return state, same[0], self.feed.splits["train"], same[1]
+
+    def _loop(
         self, state: TrainState, count: jax.Array, train: Split, moments: Moments
     ) -> tuple[TrainState, StepMetrics]:
         engine, first = self.engine, state.step
@@ -144,9 +210,18 @@ class _Apart:
         else:
             self._step = jit_step(engine.trainer, engine.shapes, engine.mesh)
 
+    def compile(self, state: TrainState) -> Any:
+        """The first call compiles; what it needs is that of one step."""
+        return (
+            self.engine.lowered(self.engine.feed.batch_size, False)
+            if self.engine.placement.by == "jit"
+            else None
+        )
+
     def __call__(self, state: TrainState, step: int, count: int) -> tuple[TrainState, StepMetrics]:
         found = []
         for batch in itertools.islice(self.engine.feed.following(step), count):
             state, metrics = self._step(state, batch, self.engine.keys.step, self.engine.feed.moments)
             found.append(metrics)
-        return state, StepMetrics(*(np.stack(column) for column in zip(*jax.device_get(found), strict=True)))
+        columns = zip(*jax.device_get(found), strict=True)
+        return state, StepMetrics(*(np.stack(column) for column in columns))

@@ -48,12 +48,15 @@ class Feed(Protocol):
     """What an `Engine` takes batches from.
 
     Attributes:
+      batch_size: of all devices together.
       moments: of the training images.
       sizes: examples of "train", "validation" and "test".
       waited: seconds that training has waited for batches.
       corrupt: images that were left out because they cannot be read, with how often.
     """
 
+    @property
+    def batch_size(self) -> int: ...
     @property
     def moments(self) -> Moments: ...
     @property
@@ -107,7 +110,7 @@ class Resident:
     corrupt: Mapping[str, int] = {}
 
     def __init__(self, dataset: Dataset, plan: Plan, keys: Keys, mesh: Mesh, *, mirrors: bool) -> None:
-        self.plan, self.keys, self.mesh, self.mirrors = plan, keys, mesh, mirrors
+        self.batch_size, self.keys, self.mesh, self.mirrors = plan.batch_size, keys, mesh, mirrors
         splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
         self.sizes = {name: len(part) for name, part in splits.items()}
         check_fits(plan.batch_size, self.sizes["train"])
@@ -122,14 +125,14 @@ class Resident:
 
     def rows(self, step: jax.Array, steps: int) -> jax.Array:
         """Indices `(steps, batch)` of the examples from a step on; may be traced."""
-        size, batch_size = self.sizes["train"], self.plan.batch_size
+        size, batch_size = self.sizes["train"], self.batch_size
         return batch_indices(self.keys.order, step, steps=steps, size=size, batch_size=batch_size)
 
     def taken(self, train: Split, row: jax.Array, step: jax.Array) -> Batch:
         """The batch of a step, from its indices; may be traced."""
         batch = Batch(jnp.asarray(train.images)[row], jnp.asarray(train.labels)[row])
         if self.mirrors:
-            epoch = step // (self.sizes["train"] // self.plan.batch_size)
+            epoch = step // (self.sizes["train"] // self.batch_size)
             batch = batch._replace(mirrored=alternating(self.keys.mirror, row, epoch))
         return jax.lax.with_sharding_constraint(batch, split(self.mesh))
 

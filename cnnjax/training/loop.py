@@ -180,6 +180,8 @@ class _Run:
     def go_on(self, state: TrainState) -> TrainState:
         """To the end, or until it is stopped."""
         with self._reported():
+            if self.step < self.plan.steps:
+                self.engine.prepare(state)
             state = self._steps(state)
             one = self.engine.one(state)
             if self.step == self.plan.steps:

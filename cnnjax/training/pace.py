@@ -23,17 +23,12 @@ class Pace:
 
     def __init__(self, most: int, *, fixed: bool = False) -> None:
         self._most, self._fixed = most, fixed
-        self._first = True
         self.steps = most if fixed else 1
 
     def took(self, steps: int, seconds: float) -> None:
-        """Takes note of a call. The first one is that which compiles."""
+        """Takes note of a call. What compiles in the first one makes the next ones short."""
         if self._fixed:
             return
-        if self._first:
-            self._first, self.steps = False, 2
-            return
-        # A call that a record cut short says little.
         wanted = round(steps * CALL_SECONDS / max(seconds, 1e-6))
         self.steps = int(np.clip(wanted, 1, min(4 * self.steps, self._most)))
 

@@ -56,7 +56,8 @@ class Streamed:
     """
 
     def __init__(self, dataset: StreamedDataset, plan: Plan, mesh: Mesh, streaming: Streaming) -> None:
-        self.dataset, self.plan, self.mesh, self.streaming = dataset, plan, mesh, streaming
+        self.dataset, self.mesh, self.streaming = dataset, mesh, streaming
+        self.batch_size, self.seed = plan.batch_size, plan.seed
         self.sizes = {name: len(getattr(dataset, name)) for name in ("train", "validation", "test")}
         check_fits(plan.batch_size, self.sizes["train"])
         self.moments = Moments(jnp.asarray(dataset.mean), jnp.asarray(dataset.std))
@@ -74,10 +75,8 @@ class Streamed:
 
     def first_images(self) -> jax.Array:
         """See `Feed`."""
-        size = min(CALIBRATION_IMAGES, self.plan.batch_size)
-        source = self._open(
-            self.dataset.train, batch_size=size, seed=self.plan.seed, processes=(0, 1), workers=0
-        )
+        size = min(CALIBRATION_IMAGES, self.batch_size)
+        source = self._open(self.dataset.train, batch_size=size, seed=self.seed, processes=(0, 1), workers=0)
         with contextlib.closing(source):
             return normalize(jnp.asarray(next(iter(source)).images), *self.moments)
 
@@ -133,8 +132,8 @@ class Streamed:
     def _training(self, step: int, **options: Any) -> Any:
         return self._open(
             self.dataset.train,
-            batch_size=self.plan.batch_size,
-            seed=self.plan.seed,
+            batch_size=self.batch_size,
+            seed=self.seed,
             first=step,
             crop=self.streaming.crop,
             area=(self.streaming.smallest, 1.0),

@@ -7,6 +7,7 @@ import pytest
 
 from cnnjax import data, models
 from cnnjax import functional as F
+from cnnjax.training import memory
 from cnnjax.training.augmentation import Augmentation
 from cnnjax.training.engine import Engine
 from cnnjax.training.feed import Keys, Resident, evaluation_batch
@@ -145,3 +146,26 @@ def test_a_look_into_the_layers_is_that_of_the_next_step(digits):
     made = engine(digits, Placement())
     flow = made.flow(made.start(), 0)
     assert len(flow.layers) == 8 and np.isfinite(flow.columns["gradient_log10_second_moment"]).all()
+
+
+def test_what_does_not_fit_into_memory_is_known_before_it_runs(digits, monkeypatch):
+    made = engine(digits, Placement(devices=2))
+    state = made.start()
+    made.prepare(state)
+    need = memory.needed(made.lowered(32, False))
+    data = sum(leaf.nbytes for leaf in jax.tree.leaves(made.feed.splits))
+    monkeypatch.setattr(memory, "limit", lambda device: data + need * 3 // 4)
+    with pytest.raises(memory.OutOfMemory, match=r"a step with a batch of 32 needs .*: a batch of (16|8|4)"):
+        made.prepare(state)
+
+
+def test_memory_that_runs_out_on_the_way_is_explained(digits, monkeypatch):
+    made = engine(digits, Placement(devices=1))
+    state = made.start()
+
+    def full(*arguments):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 10 bytes")
+
+    monkeypatch.setattr(type(made._steps), "__call__", full)
+    with pytest.raises(memory.OutOfMemory, match="not all of it free: a batch of 16 .* would need less"):
+        made.advance(state, 0, 1)
