@@ -1,4 +1,4 @@
-"""`cnnjax report`: the page of a study from its tables, and its result in the terminal."""
+"""`cnnjax report`: the page of a study or a training run from its files, and its result in the terminal."""
 
 import dataclasses
 from pathlib import Path
@@ -13,15 +13,19 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Write the page of a study again, from its tables. The study may be unfinished."""
+    """Write the page of a study or a training run again, from its files. It may be unfinished."""
 
     folder: Annotated[Positional[Path], arg(metavar="DIR", help_behavior_hint="")]
-    """The study's folder, which `cnnjax run` printed."""
+    """Its folder, which `cnnjax run` or `cnnjax train` printed."""
 
     def __call__(self, command: str) -> int:
         """Writes the page."""
         from cnnjax.study import Store
 
+        if (self.folder / "run.json").exists():
+            from cnnjax.commands.watch import finish
+
+            return finish(self.folder)
         return rebuild(Store(self.folder))
 
 

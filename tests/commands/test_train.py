@@ -57,8 +57,11 @@ def test_a_run_from_one_command(folder):
 def test_what_comes_behind_it(folder, tmp_path, capsys, monkeypatch):
     assert main(["resume", str(folder)]) == 0
     assert "holds a finished run: nothing is left to do" in capsys.readouterr().out
+    (folder / "report" / "index.html").unlink()
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "report" / "index.html").exists()
     assert main(["runs", str(folder.parent)]) == 0
-    assert "quick" in capsys.readouterr().out
+    assert "test: accuracy" in (said := capsys.readouterr().out) and "quick" in said
     assert main(["evaluate", str(folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["accuracy"] == journal.read_evaluation(folder)["test"]["accuracy"]
