@@ -27,7 +27,7 @@ class Evaluate:
 
     def __call__(self, command: str) -> int:
         """Prints the metrics."""
-        from cnnjax.training.run import evaluate, trained
+        from cnnjax.training.network import evaluate, trained
 
         found = trained(self.folder, which=self.checkpoint)
         report = evaluate(found, self.split, views=self.views)

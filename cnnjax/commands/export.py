@@ -23,7 +23,7 @@ class Export:
     def __call__(self, command: str) -> int:
         """Writes the files."""
         from cnnjax.training import export
-        from cnnjax.training.run import trained
+        from cnnjax.training.network import trained
 
         found = trained(self.folder, which=self.checkpoint)
         out = self.out or self.folder / "export"

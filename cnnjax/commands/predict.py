@@ -25,7 +25,7 @@ class Predict:
     def __call__(self, command: str) -> int:
         """Prints the classes."""
         from cnnjax.training import predict
-        from cnnjax.training.run import logits_of, trained
+        from cnnjax.training.network import logits_of, trained
 
         if not self.images:
             raise ValueError("name the pictures, too: cnnjax predict DIR IMAGE ...")

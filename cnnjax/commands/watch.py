@@ -12,7 +12,7 @@ from rich.table import Column
 
 from cnnjax.commands.interrupt import saving
 from cnnjax.training import hosts, journal
-from cnnjax.training.loop import Watcher
+from cnnjax.training.watcher import Watcher
 
 
 @contextlib.contextmanager

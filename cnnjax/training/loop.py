@@ -1,7 +1,6 @@
 """A run: steps, records, evaluations, looks into every layer, checkpoints, and going on where it was."""
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,8 +22,10 @@ from cnnjax.training.nonfinite import NonFinite, find_nonfinite
 from cnnjax.training.pace import Pace, Pending
 from cnnjax.training.placement import Placement
 from cnnjax.training.plan import Plan
+from cnnjax.training.settings import check_same
 from cnnjax.training.step import LOSSES, StepMetrics, Trainer, TrainState
 from cnnjax.training.streamed import Streamed, Streaming
+from cnnjax.training.watcher import Watcher
 
 CHECKPOINTS, EVENTS = "checkpoints", "events"
 
@@ -43,23 +44,6 @@ class Broken(FloatingPointError):
             "the learning rate, clip the gradients, or leave such steps out (on_nonfinite='skip')"
         )
         self.step, self.found = step, found
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Watcher:
-    """What is told while a run goes on.
-
-    Attributes:
-      record: each record, as it stands in the log.
-      beat: about once a second: the steps done, of how many, and the means since the last beat.
-      note: what a person should know, in a sentence.
-      stop: is asked as often; True ends the run behind a checkpoint.
-    """
-
-    record: Callable[[Mapping[str, Any]], object] = lambda record: None
-    beat: Callable[[int, int, Mapping[str, float]], object] = lambda step, steps, means: None
-    note: Callable[[str], object] = lambda text: None
-    stop: Callable[[], bool] = lambda: False
 
 
 def train(
@@ -118,7 +102,12 @@ def train(
         feed = stack.enter_context(contextlib.closing(feed_of(trainer, dataset, plan, keys, mesh, streaming)))
         checkpoints = stack.enter_context(Checkpoints(folder / CHECKPOINTS, last=keep_last, best=keep_best))
         engine = Engine(trainer, feed, keys, placement, mesh)
-        told = {"batch_size": plan.batch_size, "seed": plan.seed, **(settings or {})}
+        told = {
+            "batch_size": plan.batch_size,
+            "seed": plan.seed,
+            "examples": len(dataset.train),
+            **(settings or {}),
+        }
         run = _Run(engine, plan, folder, checkpoints, watcher, learning_rate, told)
         state = run.first_state(start)
         if tensorboard and hosts.is_first():
@@ -336,27 +325,3 @@ class _Run:
             journal.write_status(
                 self.folder, state, self.step, seconds, best_step=best_step, best=best, error=error
             )
-
-
-def check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Raises ValueError, with what differs, where a run was begun with other settings."""
-    before, now = flattened(before), flattened(now)
-    differing = [
-        f"{name}: {before.get(name)!r} before, {now.get(name)!r} now"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
-    if differing:
-        raise ValueError(
-            f"the run in {folder} was begun with other settings ({'; '.join(differing)}): go on with those, or begin "
-            "another run in another folder"
-        )
-
-
-def flattened(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """A tree of mappings as one mapping from dotted names."""
-    found = {}
-    for name, value in tree.items():
-        inner = isinstance(value, Mapping) and value
-        found |= flattened(value, f"{before}{name}.") if inner else {f"{before}{name}": value}
-    return found

@@ -1,13 +1,11 @@
-"""A run in a folder: begun from a recipe, gone on with, and taken up again by what evaluates or exports it."""
+"""A run in a folder: begun by a recipe, and gone on with."""
 
-import contextlib
 import dataclasses
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -16,13 +14,12 @@ from cnnjax import machine
 from cnnjax.data import Dataset, StreamedDataset
 from cnnjax.training import hosts, journal
 from cnnjax.training.checkpoints import Checkpoints, Taken
-from cnnjax.training.engine import Engine
-from cnnjax.training.feed import Keys
-from cnnjax.training.loop import CHECKPOINTS, Watcher, feed_of, train
-from cnnjax.training.parallel import make_mesh
+from cnnjax.training.loop import CHECKPOINTS, train
+from cnnjax.training.network import state_shapes
 from cnnjax.training.placement import Placement
 from cnnjax.training.recipe import Images, Recipe
-from cnnjax.training.step import Moments, Trainer, TrainState
+from cnnjax.training.step import Trainer, TrainState
+from cnnjax.training.watcher import Watcher
 
 Start = Callable[[TrainState], TrainState]
 
@@ -38,67 +35,6 @@ class InitFrom:
 
     folder: Path
     partial: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Described:
-    """A data set without its images, as run.json describes it."""
-
-    name: str
-    train: range
-    validation: range
-    test: range
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    mean: np.ndarray
-    std: np.ndarray
-    class_names: Sequence[str]
-
-    @classmethod
-    def of(cls, info: Mapping[str, Any]) -> "Described":
-        """From the entry "data" of run.json."""
-        found = {field.name: info[field.name] for field in dataclasses.fields(cls)}
-        sizes = {name: range(found[name]) for name in ("train", "validation", "test")}
-        moments = {name: np.asarray(found[name], np.float32) for name in ("mean", "std")}
-        return cls(**{**found, **sizes, **moments, "image_shape": tuple(found["image_shape"])})
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Trained:
-    """A network out of a run's folder.
-
-    Attributes:
-      info: what run.json holds.
-      recipe: by which it was trained.
-      trainer: that the recipe makes.
-      data: that it was trained on.
-      step: of the checkpoint.
-      state: that the checkpoint holds.
-      passed_over: newer checkpoints that are damaged, with the reason.
-    """
-
-    info: Mapping[str, Any]
-    recipe: Recipe
-    trainer: Trainer
-    data: Described
-    step: int
-    state: TrainState
-    passed_over: Sequence[str]
-
-    @property
-    def model(self) -> nn.Module:
-        """The network."""
-        return self.trainer.model
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """Parameters and running statistics; their moving averages where there are such."""
-        return self.state.variables(averaged=True)
-
-    @property
-    def moments(self) -> Moments:
-        """By which its images are normalized."""
-        return Moments(jax.numpy.asarray(self.data.mean), jax.numpy.asarray(self.data.std))
 
 
 def begin(
@@ -166,68 +102,6 @@ def go_on(folder: Path, *, placement: Placement | None = None, watcher: Watcher 
     return _train(folder, recipe, dataset, trainer, _start(init_from, trainer, dataset, watcher), watcher)
 
 
-def trained(folder: Path, *, which: str | int = "last") -> Trained:
-    """The network of a run.
-
-    Args:
-      folder: of the run.
-      which: its newest checkpoint ("last"), the one with the highest validation accuracy ("best"), or that of a step.
-
-    Raises:
-      ValueError: the folder holds no run, or one that this version cannot read.
-      FileNotFoundError: it has no such checkpoint that is whole.
-    """
-    info = journal.read_info(folder)
-    recipe, data = Recipe.of(info["recipe"]), Described.of(info["data"])
-    trainer: Trainer = recipe.make_trainer(data)
-    like = _state_shapes(trainer, data)
-    if not (folder / CHECKPOINTS).is_dir():
-        raise FileNotFoundError(
-            f"{folder} holds no checkpoint yet: go on with the run (cnnjax resume {folder})"
-        )
-    with Checkpoints(folder / CHECKPOINTS, last=recipe.keep_last, best=recipe.keep_best) as checkpoints:
-        found = checkpoints.restore(like, step=_step(which, checkpoints))
-    return Trained(
-        info=info,
-        recipe=recipe,
-        trainer=trainer,
-        data=data,
-        step=found.step,
-        state=found.tree,
-        passed_over=found.passed_over,
-    )
-
-
-def evaluate(found: Trained, split: str, *, views: str | None = None) -> dict[str, Any]:
-    """What a network does on a split of the data it was trained on, over all devices: `Tally.report`.
-
-    Args:
-      found: from `trained`.
-      split: "train", "validation" or "test".
-      views: of each image, one of `VIEWS`; None for those of its recipe.
-
-    Raises:
-      ValueError: there are no such views, or the split is empty.
-      FileNotFoundError: the data set is not there.
-    """
-    recipe = found.recipe
-    dataset, placement = recipe.load(), Placement()
-    if not len(getattr(dataset, split)):
-        raise ValueError(f"the {split} split of {dataset.name} is empty in this run: name another one")
-    trainer = found.trainer if views is None else dataclasses.replace(found.trainer, views=views)
-    keys, mesh = Keys.of(recipe.seed), make_mesh()
-    with contextlib.closing(
-        feed_of(trainer, dataset, recipe.make_plan(dataset), keys, mesh, recipe.streaming)
-    ) as feed:
-        engine = Engine(trainer, feed, keys, placement, mesh)
-        return engine.evaluate(jax.device_put(found.state, engine.places), split).report()
-
-
-def logits_of(found: Trained, images: np.ndarray) -> np.ndarray:
-    """The logits `(n, classes)` of images `(n, height, width, channels)` in uint8, averaged over the recipe's views."""
-    return np.asarray(jax.jit(found.trainer.logits)(found.variables, images, found.moments))
-
-
 def check_new(folder: Path) -> None:
     """Raises ValueError where a folder holds something, or is a file."""
     if blocked := next((path for path in (folder, *folder.parents) if path.is_file()), None):
@@ -238,26 +112,6 @@ def check_new(folder: Path) -> None:
         )
     if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and holds no run: choose another folder with --out")
-
-
-def _step(which: str | int, checkpoints: Checkpoints) -> int | None:
-    """The step of a checkpoint, None for the newest."""
-    if which == "last":
-        return None
-    if which == "best":
-        if checkpoints.best is None:
-            raise FileNotFoundError(
-                f"{checkpoints.folder} has no best one: it was never evaluated; take the last"
-            )
-        return checkpoints.best
-    if not str(which).isdecimal():
-        raise ValueError(f"the checkpoint {which!r} is neither 'last' nor 'best' nor a step")
-    return int(which)
-
-
-def _state_shapes(trainer: Trainer, dataset: Images) -> TrainState:
-    images = jax.ShapeDtypeStruct((1, *dataset.image_shape), jax.numpy.float32)
-    return jax.eval_shape(trainer.initial, jax.random.key(0), images)
 
 
 def _train(
@@ -289,7 +143,7 @@ def _start(init_from: InitFrom | None, trainer: Trainer, dataset: Images, watche
     """What the first state becomes. The other run is read at once, so that it is known whether it fits."""
     if init_from is None:
         return lambda state: state
-    shapes = _state_shapes(trainer, dataset)
+    shapes = state_shapes(trainer, dataset)
     like = {"params": shapes.params, "batch_stats": shapes.batch_stats}
     with Checkpoints(init_from.folder / CHECKPOINTS) as checkpoints:
         found, taken = checkpoints.restore_params(like, partial=init_from.partial)

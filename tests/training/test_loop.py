@@ -12,11 +12,13 @@ from cnnjax.files import locked
 from cnnjax.training import journal
 from cnnjax.training.augmentation import Augmentation
 from cnnjax.training.checkpoints import Checkpoints
-from cnnjax.training.loop import Broken, Watcher, check_same, train
+from cnnjax.training.loop import Broken, train
 from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.placement import Placement
 from cnnjax.training.plan import Plan
+from cnnjax.training.settings import check_same
 from cnnjax.training.step import Trainer
+from cnnjax.training.watcher import Watcher
 
 PLAN = Plan(steps=24, batch_size=32, record_every=5, evaluate_every=12, checkpoint_every=8, probe_every=10)
 ONE = Placement(devices=1)
