@@ -254,5 +254,5 @@ def _speed_words(log: Frame) -> str:
     return _joined(
         "Images a second of training, evaluations not counted, and the share of that time in which the devices waited for "
         "input. Dashed: the median.",
-        "The first record includes compilation.",
+        "Compiling is not counted.",
     )
