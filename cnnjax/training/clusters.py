@@ -55,6 +55,8 @@ def _given(coordinator: str | None, processes: int | None, process: int | None) 
         )
     if not re.fullmatch(r".+:\d+", address):
         raise ValueError(f"the coordinator must be HOST:PORT, got {address!r}")
+    if count < 1:
+        raise ValueError(f"processes must be 1 or more, got {count}")
     if not 0 <= number < count:
         raise ValueError(f"process must lie in 0..{count - 1}, as there are {count} processes; got {number}")
     return Group(address, count, number)
@@ -77,6 +79,11 @@ def _detected() -> Group | None:
         return Group(cluster="slurm", devices=list(range(gpus)) if alone and gpus > 1 else None)
     if _count("OMPI_COMM_WORLD_SIZE") > 1 and "OMPI_MCA_orte_hnp_uri" in os.environ:
         return Group(cluster="ompi")
+    # JAX sets this when it is imported on a machine with TPUs.
+    if os.environ.get("TPU_ML_PLATFORM") == "JAX" and "tpu" in _platforms():
+        if {"TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"} & os.environ.keys():
+            return Group(cluster="gketpu")
+        return None if "TPU_SKIP_MDS_QUERY" in os.environ else Group(cluster="gcetpu")
     if {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys():
         if importlib.util.find_spec("kubernetes") is None:
             raise ImportError(
@@ -84,10 +91,6 @@ def _detected() -> Group | None:
                 f"{COORDINATOR}, {PROCESSES} and {PROCESS}, or set {PROCESSES}=1 to compute alone"
             )
         return Group(cluster="k8s")
-    # JAX sets this when it is imported on a machine with TPUs.
-    if os.environ.get("TPU_ML_PLATFORM") == "JAX" and "tpu" in (jax.config.values["jax_platforms"] or ""):
-        hosts = {"TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"} & os.environ.keys()
-        return Group(cluster="gketpu" if hosts else "gcetpu") if hosts or _asks_google() else None
     return None
 
 
@@ -96,5 +99,5 @@ def _count(variable: str) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _asks_google() -> bool:
-    return "TPU_SKIP_MDS_QUERY" not in os.environ
+def _platforms() -> str:
+    return jax.config.values["jax_platforms"] or ""

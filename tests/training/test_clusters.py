@@ -6,6 +6,7 @@ from cnnjax.training import clusters
 
 VARIABLES = (
     *(clusters.COORDINATOR, clusters.PROCESSES, clusters.PROCESS, "TPU_ML_PLATFORM", "TPU_SKIP_MDS_QUERY"),
+    *("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"),
     *("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"),
 )
 
@@ -35,6 +36,7 @@ def test_the_group_comes_from_options_and_environment(environment):
         (("a:1", 2, None), "go together.*; missing: CNNJAX_PROCESS$"),
         ((None, None, 1), "missing: CNNJAX_COORDINATOR, CNNJAX_PROCESSES$"),
         (("localhost", 2, 0), "the coordinator must be HOST:PORT, got 'localhost'"),
+        (("a:1", 0, 0), "processes must be 1 or more, got 0"),
         (("a:1", 2, 2), r"process must lie in 0..1, as there are 2 processes; got 2"),
     ],
 )
@@ -77,6 +79,31 @@ SLURM = {
 )
 def test_clusters_are_recognized(environment, variables, group):
     for name, value in variables.items():
+        environment(name, value)
+    assert clusters.find_group(None, None, None) == group
+
+
+@pytest.mark.parametrize(
+    ("variables", "platforms", "group"),
+    [
+        ({}, "tpu,cpu", clusters.Group(cluster="gcetpu")),
+        # As on GKE, where Kubernetes is not asked.
+        (
+            {
+                "TPU_WORKER_HOSTNAMES": "a,b",
+                "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+                "JOB_COMPLETION_INDEX": "0",
+            },
+            "tpu,cpu",
+            clusters.Group(cluster="gketpu"),
+        ),
+        ({"TPU_SKIP_MDS_QUERY": "1"}, "tpu,cpu", None),
+        ({}, "cpu", None),
+    ],
+)
+def test_tpu_pods_are_recognized(environment, monkeypatch, variables, platforms, group):
+    monkeypatch.setattr(clusters, "_platforms", lambda: platforms)
+    for name, value in {"TPU_ML_PLATFORM": "JAX", **variables}.items():
         environment(name, value)
     assert clusters.find_group(None, None, None) == group
 
