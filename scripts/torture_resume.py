@@ -30,7 +30,7 @@ import numpy as np
 
 from cnnjax.training import journal
 from cnnjax.training.checksums import leaves
-from cnnjax.training.run import trained
+from cnnjax.training.network import trained
 
 LENGTHS = {"record-every": 10, "evaluate-every": 30, "checkpoint-every": 20, "probe-every": 100}
 TIMES = ("seconds", "images_per_second", "input_wait")

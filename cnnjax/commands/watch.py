@@ -11,7 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from cnnjax.commands.interrupt import saving
+from cnnjax.report import run_page
 from cnnjax.training import hosts, journal
+from cnnjax.training.loop import Broken
 from cnnjax.training.watcher import Watcher
 
 
@@ -30,7 +32,11 @@ def watched(folder: Path, name: str, *, quiet: bool = False) -> Iterator[Watcher
     console = Console(stderr=True, quiet=quiet or not hosts.is_first(), highlight=False)
     with saving("saving a checkpoint, then stopping (Ctrl-C once more stops at once)") as asked:
         with _Line(console, name) as line, hosts.failing_together():
-            yield Watcher(record=line.record, beat=line.beat, note=line.note, stop=lambda: bool(asked()))
+            try:
+                yield Watcher(record=line.record, beat=line.beat, note=line.note, stop=lambda: bool(asked()))
+            except Broken:
+                line.note(f"what led to it: {run_page.write(folder).resolve()}")
+                raise
     if signal := asked():
         print(f"stopped; `cnnjax resume {folder}` goes on from here", file=sys.stderr)
         raise SystemExit(128 + signal)
@@ -40,8 +46,6 @@ def finish(folder: Path) -> int:
     """Writes the page of a run, and says how it ended and where the page is; gives the exit status."""
     if not hosts.is_first():
         return 0
-    from cnnjax.report import run_page
-
     page = run_page.write(folder)
     for split, found in (journal.read_evaluation(folder) or {}).items():
         if isinstance(found, Mapping):

@@ -38,10 +38,15 @@ class Broken(FloatingPointError):
       found: where, as a second pass through the step found it.
     """
 
-    def __init__(self, step: int, found: NonFinite, folder: Path) -> None:
+    def __init__(self, step: int, found: NonFinite, folder: Path, last: int | None) -> None:
+        kept = (
+            "There is no checkpoint from before"
+            if last is None
+            else f"The checkpoint of step {last} in {folder} is whole"
+        )
         super().__init__(
-            f"something was not finite in step {step}: {found.text}. The last checkpoint in {folder} is from before: lower "
-            "the learning rate, clip the gradients, or leave such steps out (on_nonfinite='skip')"
+            f"something was not finite in step {step}: {found.text}. {kept}: begin another run with a lower learning rate, "
+            "with clipped gradients, or leaving such steps out (on_nonfinite='skip')"
         )
         self.step, self.found = step, found
 
@@ -290,7 +295,8 @@ class _Run:
         found = find_nonfinite(
             trainer.model, one.variables(), images, labels, loss=LOSSES[trainer.loss], key=key
         )
-        raise Broken(first + 1, found, self.folder)
+        self.checkpoints.wait()
+        raise Broken(first + 1, found, self.folder, next(reversed(self.checkpoints.steps), None))
 
     def _judge(self, one: TrainState) -> None:
         """The whole evaluation at the end."""

@@ -59,7 +59,6 @@ def advise(
       A sentence, as "a step with a batch of 128 needs 14.2 GiB and the device has 8.0 GiB: a batch of 64 (6.9 GiB) or one of
       128 with remat (5.5 GiB) would fit".
     """
-
     whole = _need(lower, batch_size, False)
     free, verb, how = limit, "would fit", ""
     if whole <= limit:
@@ -68,9 +67,8 @@ def advise(
     sizes = list(_halved(batch_size, multiple_of))
     found = _first(lower, sizes, False, free)
     if can_remat:
-        found += _first(lower, [batch_size], True, free) or (
-            [] if found else _first(lower, sizes, True, free)
-        )
+        found += _first(lower, [batch_size], True, free)
+        found = found or _first(lower, sizes, True, free)
     text = f"a step with a batch of {batch_size} needs {_amount(whole)} and the device has {_amount(limit)}{how}: "
     if found:
         return f"{text}a batch {' or one '.join(found)} {verb}"

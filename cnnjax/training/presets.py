@@ -26,7 +26,7 @@ PRESETS: Mapping[str, Recipe] = MappingProxyType(
             record_every="1 epoch",
             probe_every="2 epochs",
         ),
-        # LeCun et al. 1998 reach 0.95 % error on MNIST in 20 passes, with tanh. ReLU, Adam, one cycle and averages take three.
+        # LeCun et al. 1998 reach 0.95 % error on MNIST in 20 passes, with tanh. ReLU, Adam, one cycle and averages: three.
         "mnist-lenet5": Recipe(
             model="lenet5",
             options={"padding": "SAME", "activation": "relu"},

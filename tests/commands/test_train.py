@@ -155,6 +155,15 @@ def test_the_folder_of_another_process_is_left_alone(folder, tmp_path, capsys):
     assert main(["resume", str(folder), "--devices", "1", "--quiet"]) == 0
 
 
+def test_a_run_that_breaks_is_one_line_and_a_page(tmp_path, capsys):
+    broken = ["--learning-rate", "1e12", "--schedule.warmup", "0", "--out", str(tmp_path / "run")]
+    assert main(["train", *QUICK, *broken]) == 2
+    said = capsys.readouterr().err
+    assert "cnnjax: something was not finite in step" in said and "There is no checkpoint from before" in said
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+    assert journal.read_status(tmp_path / "run").state == "failed"
+
+
 def started(folder, *options):
     """A run in a process of its own, once its first record is there."""
     command = [sys.executable, "-m", "cnnjax.cli", "train", *QUICK[:-1], "--out", str(folder), *options]
