@@ -64,6 +64,36 @@ PRESETS: Mapping[str, Recipe] = MappingProxyType(
             augmentation=Augmentation(crop=4, flip=True),
             checkpoint_every="5 epochs",
         ),
+        # Jordan 2024, airbench94_muon.py. Its rates of the head, 0.67, and of biases, 0.053, are for sums over 2,000 losses, and
+        # its head, drawn with deviation 1, is divided by 256: a rate of 0.67 * 2000 * (9 / 256)^2 = 1.656 for one divided by 9.
+        "cifar10-fast": Recipe(
+            model="airbench94",
+            data="cifar10",
+            validation=0.0,
+            duration="8 epochs",
+            batch_size=2000,
+            learning_rate=0.24,
+            schedule=Schedule(name="linear"),
+            optimizer=Optimizer(
+                name="muon",
+                options={"beta": 0.6, "ns_steps": 3, "rest": "sgd", "momentum": 0.85},
+                # A step takes 0.004 of each, whatever its rate.
+                weight_decay=0.004 / 0.24,
+                decay="l2",
+                decays={"group*/**/kernel": 0.0, "head": 0.24 / 1.656, "**/bias": 0.24 / 106},
+                rates={
+                    "whiten/linear/kernel": 0.0,
+                    "**/norm/scale": 0.0,
+                    "**/bias": 106 / 0.24,
+                    "head": 1.656 / 0.24,
+                },
+                normalize=True,
+            ),
+            augmentation=Augmentation(crop=2, crop_mode="reflect", flip="alternating"),
+            label_smoothing=0.2,
+            precision="bfloat16",
+            views="flip_shift",
+        ),
         # Zagoruyko & Komodakis 2016, section 3: 200 epochs, the rate times 0.2 at 60, 120 and 160.
         "cifar10-wrn28-10": Recipe(
             model="wide_resnet28_10",
