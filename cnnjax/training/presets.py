@@ -64,8 +64,9 @@ PRESETS: Mapping[str, Recipe] = MappingProxyType(
             augmentation=Augmentation(crop=4, flip=True),
             checkpoint_every="5 epochs",
         ),
-        # Jordan 2024, airbench94_muon.py. Its rates of the head, 0.67, and of biases, 0.053, are for sums over 2,000 losses, and
-        # its head, drawn with deviation 1, is divided by 256: a rate of 0.67 * 2000 * (9 / 256)^2 = 1.656 for one divided by 9.
+        # Jordan 2024, airbench94_muon.py. Its rates of the head, 0.67, and of biases, 0.053, are for sums over 2,000
+        # losses, and its head, drawn with deviation 1, is divided by 256: a rate of 0.67 * 2000 * (9 / 256)^2 = 1.656 for
+        # one divided by 9.
         "cifar10-fast": Recipe(
             model="airbench94",
             data="cifar10",
