@@ -64,7 +64,8 @@ Step = Callable[[TrainState, Batch, jax.Array, Moments], tuple[TrainState, StepM
 def jit_step(trainer: Trainer, state: Any, mesh: Mesh) -> Step:
     """The step compiled over a mesh: the batch is split over its data axis, and everything is as on one device.
 
-    Batch norm sees the whole batch. The state is donated.
+    Batch norm sees the whole batch. The state is donated; for one that does not lie by `state_shardings` yet it is compiled
+    once more.
 
     Args:
       trainer: whose step it is.
@@ -114,7 +115,7 @@ def pmap_step(trainer: Trainer, *, devices: Sequence[Any] | None = None, synchro
         parts = (images, labels, batch.labels)
         return *(x.reshape(len(devices), -1, *x.shape[1:]) for x in parts), keys
 
-    @functools.partial(jax.pmap, axis_name=DATA, devices=devices, donate_argnums=0)
+    @functools.partial(jax.pmap, axis_name=DATA, devices=devices, donate_argnums=0, out_axes=(0, None))
     def update(
         state: TrainState, images: jax.Array, labels: jax.Array, classes: jax.Array, key: jax.Array
     ) -> Any:
@@ -124,8 +125,7 @@ def pmap_step(trainer: Trainer, *, devices: Sequence[Any] | None = None, synchro
         state: TrainState, batch: Batch, key: jax.Array, moments: Moments
     ) -> tuple[TrainState, StepMetrics]:
         check_batch(len(batch.labels), len(devices))
-        state, metrics = update(state, *prepare(state.step, batch, key, moments))
-        return state, jax.tree.map(lambda x: x[0], metrics)
+        return update(state, *prepare(state.step, batch, key, moments))
 
     return step
 
