@@ -40,7 +40,8 @@ LONGEST_SECONDS = 900
 # What a process says on stderr.
 BEGUN = re.compile(r": (?:beginning|going on from step ([\d,]+)) of ")
 DAMAGED = re.compile(r"step (\d+) is damaged: .*; that of step (\d+) is taken")
-DAMAGES = ("d/*", "_METADATA", "manifest.ocdbt", "_CHECKPOINT_METADATA")
+# Files without which the arrays cannot be read.
+DAMAGES = ("state/d/*", "state/_METADATA", "state/manifest.ocdbt", "_CHECKPOINT_METADATA")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Victim:
         if len(self.whole()) < 2 or self._is_damaged():
             return "nothing to damage"
         folder = self.folder / "checkpoints" / str(self.whole()[-1])
-        path = self.chance.choice(sorted(folder.rglob(self.chance.choice(DAMAGES))))
+        path = self.chance.choice(sorted(folder.glob(self.chance.choice(DAMAGES))))
         self._damaged.add(folder.stat().st_ino)
         if self.chance.random() < 0.5:
             path.unlink()

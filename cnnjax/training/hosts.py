@@ -208,6 +208,9 @@ def failing_together() -> Iterator[None]:
     and exits with status 1 if it has not ended by then. A process that dies without a word is noticed by JAX: at once if it
     was the first one, otherwise by a broken connection or after a silence of `HEARTBEAT_SECONDS`; then JAX aborts the others
     with a message of its own.
+
+    Raises:
+      ConnectionError: another process has died.
     """
     if jax.process_count() == 1:
         yield
@@ -219,8 +222,11 @@ def failing_together() -> Iterator[None]:
         yield
     except BaseException as error:
         over.set()
+        failure = _named(error)
         if not (isinstance(error, SystemExit) and not error.code):
-            _tell_others(error)
+            _tell_others(failure)
+        if failure is not error:
+            raise failure from error
         raise
     finally:
         over.set()
@@ -232,6 +238,14 @@ def _client() -> Any:
     from jax._src import distributed
 
     return distributed.global_state.client
+
+
+def _named(error: BaseException) -> BaseException:
+    if isinstance(error, jax.errors.JaxRuntimeError) and "Gloo" in str(error):
+        return ConnectionError(
+            f"the connection to another process is lost ({_first_line(error)}): see what that one said, and resume the run"
+        )
+    return error
 
 
 def _tell_others(error: BaseException) -> None:

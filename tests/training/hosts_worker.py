@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -114,6 +115,14 @@ def fail(folder):
         raise ValueError("no such data set\nand more")
 
 
+def lose(folder):
+    with hosts.failing_together():
+        hosts.barrier("together")
+        if not hosts.is_first():
+            os.kill(os.getpid(), signal.SIGKILL)
+        hosts.barrier("alone")
+
+
 def run_out_of_space(folder):
     place = NamedSharding(make_mesh(), PartitionSpec("data"))
     rows = np.random.default_rng(0).normal(size=(800, 1000)).astype(np.float32)[hosts.own_rows(800, place)]
@@ -125,7 +134,7 @@ def run_out_of_space(folder):
         checkpoints.save(2, {"x": hosts.share(rows, place)})
 
 
-TASKS = {"train": train, "talk": talk, "wait": wait, "fail": fail, "run_out_of_space": run_out_of_space}
+TASKS = {task.__name__: task for task in (train, talk, wait, fail, lose, run_out_of_space)}
 if __name__ == "__main__":
     hosts.initialize()
     TASKS[sys.argv[1]](Path(sys.argv[2]))

@@ -115,6 +115,27 @@ def test_when_one_cannot_write_nobody_waits_for_it(tmp_path):
         assert checkpoints.restore({"x": jax.ShapeDtypeStruct((800, 1000), jnp.float32)}).step == 1
 
 
+@pytest.mark.slow
+def test_when_one_is_lost_the_other_says_so(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    # Without the launcher, which would end the other one itself.
+    variables = os.environ | {clusters.COORDINATOR: address, clusters.PROCESSES: "2"}
+    pair = [
+        subprocess.Popen(
+            worker("lose", tmp_path),
+            env=variables | {clusters.PROCESS: number},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in "01"
+    ]
+    said = [process.communicate(timeout=60)[1] for process in pair]
+    assert pair[1].returncode == -signal.SIGKILL and pair[0].returncode != 0
+    assert "ConnectionError: the connection to another process is lost" in said[0]
+
+
 def test_when_one_is_killed_the_launcher_ends_the_other(tmp_path):
     launcher = start(*worker("wait", tmp_path))
     pids = [int(text) for text in wait_for(lambda: [read(tmp_path / f"{i}.pid") for i in (0, 1)])]
