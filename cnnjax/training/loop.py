@@ -161,9 +161,11 @@ class _Run:
 
     def first_state(self, start: Callable[[TrainState], TrainState]) -> TrainState:
         """That of the newest checkpoint, or of a new run."""
-        one = self._restored() if self.checkpoints.steps else start(self.engine.start())
+        known = bool(self.checkpoints.steps)
+        one = self._restored() if known else start(self.engine.start())
         if hosts.is_first():
-            journal.cut(self.folder, self.step)
+            # A look into the layers stands before the first step.
+            journal.cut(self.folder, self.step if known else -1)
         where = f"going on from step {self.step:,}" if self.step else "beginning"
         devices = self.engine.mesh.size
         self.watcher.note(

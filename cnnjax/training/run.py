@@ -62,6 +62,8 @@ def begin(
       OSError, Broken: as `train`.
     """
     check_new(folder)
+    # Nobody writes before all have looked.
+    hosts.barrier("new")
     if init_from is not None:
         journal.read_info(init_from.folder)
     dataset = recipe.load()
@@ -110,7 +112,9 @@ def check_new(folder: Path) -> None:
         raise ValueError(
             f"{folder} holds a run already: go on with it (cnnjax resume {folder}), or choose another folder with --out"
         )
-    if folder.is_dir() and any(path.name != ".lock" for path in folder.iterdir()):
+    # A process that was killed leaves its lock, and a file that it was writing.
+    left = (".lock", f".{journal.RUN}.*.tmp")
+    if folder.is_dir() and any(not any(map(path.match, left)) for path in folder.iterdir()):
         raise ValueError(f"{folder} is not empty, and holds no run: choose another folder with --out")
 
 

@@ -114,6 +114,16 @@ def test_killed_anywhere_it_ends_with_the_same_numbers(whole, digits, tmp_path, 
     assert records(tmp_path) == records(whole[1]) and looks(tmp_path) == looks(whole[1])
 
 
+def test_killed_before_its_first_checkpoint_it_begins_anew(whole, digits, tmp_path):
+    def kill(step, steps, means):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(trainer(), digits, PLAN, tmp_path, placement=ONE, watcher=Watcher(beat=kill))
+    assert_same(train(trainer(), digits, PLAN, tmp_path, placement=ONE), whole[0])
+    assert records(tmp_path) == records(whole[1]) and looks(tmp_path) == looks(whole[1])
+
+
 def test_stopped_between_two_records_it_goes_on_from_there(whole, digits, tmp_path):
     state = train(trainer(), digits, PLAN, tmp_path, placement=ONE, watcher=stopping(1))
     assert 1 <= int(state.step) < 5

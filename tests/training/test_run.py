@@ -19,6 +19,7 @@ from cnnjax.training import (
     trained,
 )
 from cnnjax.training.optimizers import Optimizer
+from cnnjax.training.run import check_new
 from cnnjax.training.schedules import Schedule
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
@@ -85,6 +86,9 @@ def test_the_network_is_taken_up_again(folder):
 def test_a_folder_is_never_used_twice_by_accident(folder, tmp_path):
     with pytest.raises(ValueError, match="holds a run already: go on with it .cnnjax resume"):
         begin(folder, RECIPE, name="second")
+    (tmp_path / ".lock").write_text("1")
+    (tmp_path / ".run.json.0.tmp").write_text("{")
+    check_new(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty, and holds no run"):
         begin(tmp_path, RECIPE, name="second")
