@@ -47,6 +47,8 @@ class Engine:
         self.shapes = jax.eval_shape(self._initial, images)
         self.places = state_shardings(self.shapes, mesh)
         self._images = images
+        # What every step takes besides the state and its batch.
+        self.constants = hosts.everywhere((keys.step, feed.moments), mesh)
         self._evaluate = jit(self._evaluated, out_shardings=everywhere(mesh))
         self._flow = jit(trainer.flow, out_shardings=everywhere(mesh))
         # A set on the devices, under jit: many steps are one compiled call.
@@ -145,17 +147,22 @@ class Engine:
 
     def lowered(self, batch_size: int, remat: bool) -> Any:
         """One step over the mesh, compiled for a batch size, with remat or as the model has it; nothing runs."""
-        trainer, parts = self.trainer, split(self.mesh)
+        trainer = self.trainer
         if remat:
             trainer = dataclasses.replace(trainer, model=trainer.model.clone(remat=True))
+        step = jit_step(trainer, self.shapes, self.mesh)
+        return step.lower(self.like(), self.batch_like(batch_size), *self.constants).compile()
+
+    def batch_like(self, batch_size: int) -> Batch:
+        """Shapes, types and places of a batch."""
         shapes = {jnp.uint8: (batch_size, *self._images.shape[1:]), jnp.int32: (batch_size,)}
-        if trainer.augmentation.flip == "alternating":
+        if self.trainer.augmentation.flip == "alternating":
             shapes[jnp.bool_] = (batch_size,)
+        parts = split(self.mesh)
         arrays: list[Any] = [
             jax.ShapeDtypeStruct(shape, dtype, sharding=parts) for dtype, shape in shapes.items()
         ]
-        step = jit(trainer.step, out_shardings=(self.places, everywhere(self.mesh)), donate_argnums=0)
-        return step.lower(self.like(), Batch(*arrays), self.keys.step, self.feed.moments).compile()
+        return Batch(*arrays)
 
     def _evaluated(self, variables: Any, weighed: Weighed, moments: Moments) -> Tally:
         return self.trainer.evaluate(variables, weighed.batch, moments, weights=weighed.weights)
@@ -204,24 +211,26 @@ class _Apart:
 
     def __init__(self, engine: Engine) -> None:
         self.engine, placement = engine, engine.placement
+        self._step: Any = None
         if placement.by == "pmap":
             synchronized = placement.batch_norm == "global"
             self._step = pmap_step(engine.trainer, devices=engine.devices, synchronized=synchronized)
-        else:
-            self._step = jit_step(engine.trainer, engine.shapes, engine.mesh)
 
     def compile(self, state: TrainState) -> Any:
-        """The first call compiles; what it needs is that of one step."""
-        return (
-            self.engine.lowered(self.engine.feed.batch_size, False)
-            if self.engine.placement.by == "jit"
-            else None
-        )
+        """Under pmap the first call compiles, and nothing is known of what it needs."""
+        if self._step is not None:
+            return None
+        self._step = self.engine.lowered(self.engine.feed.batch_size, False)
+        return self._step
 
     def __call__(self, state: TrainState, step: int, count: int) -> tuple[TrainState, StepMetrics]:
-        found = []
-        for batch in itertools.islice(self.engine.feed.following(step), count):
-            state, metrics = self._step(state, batch, self.engine.keys.step, self.engine.feed.moments)
+        self.compile(state)
+        engine, found = self.engine, []
+        constants = (
+            (engine.keys.step, engine.feed.moments) if engine.placement.by == "pmap" else engine.constants
+        )
+        for batch in itertools.islice(engine.feed.following(step), count):
+            state, metrics = self._step(state, batch, *constants)
             found.append(metrics)
         columns = zip(*jax.device_get(found), strict=True)
         return state, StepMetrics(*(np.stack(column) for column in columns))
