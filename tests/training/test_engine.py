@@ -129,27 +129,34 @@ def test_a_state_that_is_not_finite_stays_as_it_was(digits):
         return jnp.where(step < 4, 0.05, jnp.inf)
 
     optimizer = Optimizer(options={"momentum": 0.9}).make(rate)
-    stops = engine(digits, Placement(devices=1), optimizer=optimizer)
+    options = {"optimizer": optimizer, "model": small()}
+    stops = engine(digits, Placement(devices=1), **options)
     state, metrics = stops.advance(stops.start(), 0, 8)
     assert metrics.finite.tolist() == [True] * 4 + [False] * 4
     assert int(state.step) == 4 and int(state.skipped) == 4
     before, _ = stops.advance(stops.start(), 0, 4)
     jax.tree.map(np.testing.assert_array_equal, state._replace(skipped=before.skipped), before)
-    skips = engine(digits, Placement(devices=1), optimizer=optimizer, on_nonfinite="skip")
+    skips = engine(digits, Placement(devices=1), on_nonfinite="skip", **options)
     state, metrics = skips.advance(skips.start(), 0, 8)
     assert int(state.step) == 8 and int(state.skipped) == 4
     jax.tree.map(np.testing.assert_array_equal, state.params, before.params)
     assert np.isfinite(metrics.loss).all()
 
 
+def small():
+    """A network that compiles in a moment."""
+    return models.create("mlp", depth=3, width=16)
+
+
 def test_a_look_into_the_layers_is_that_of_the_next_step(digits):
-    made = engine(digits, Placement())
+    made = engine(digits, Placement(), model=small())
     flow = made.flow(made.start(), 0)
-    assert len(flow.layers) == 8 and np.isfinite(flow.columns["gradient_log10_second_moment"]).all()
+    assert len(flow.layers) == 3 and np.isfinite(flow.columns["gradient_log10_second_moment"]).all()
 
 
 def test_what_does_not_fit_into_memory_is_known_before_it_runs(digits, monkeypatch):
-    made = engine(digits, Placement(devices=2))
+    # Of activations it has more than of anything else.
+    made = engine(digits, Placement(devices=2), model=models.create("plain", depth=4, width=8))
     state = made.start()
     made.prepare(state)
     need = memory.needed(made.lowered(32, False))
@@ -160,7 +167,7 @@ def test_what_does_not_fit_into_memory_is_known_before_it_runs(digits, monkeypat
 
 
 def test_memory_that_runs_out_on_the_way_is_explained(digits, monkeypatch):
-    made = engine(digits, Placement(devices=1))
+    made = engine(digits, Placement(devices=1), model=small())
     state = made.start()
 
     def full(*arguments):

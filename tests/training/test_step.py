@@ -94,7 +94,10 @@ def test_equals_a_loop_written_out(digits):
 AUGMENTED = Augmentation(crop=1, flip=True, cutout=2, mixup=0.2)
 
 
-@pytest.mark.parametrize("model_axis", [1, 2], ids=["data axis", "and model axis"])
+# tests/training/test_engine.py has the data axis alone, and pmap, in every run.
+@pytest.mark.parametrize(
+    "model_axis", [pytest.param(1, marks=pytest.mark.slow), 2], ids=["data axis", "and model axis"]
+)
 def test_over_eight_devices_it_is_as_on_one(digits, model_axis, monkeypatch):
     monkeypatch.setattr("cnnjax.training.parallel.SMALLEST_SHARD", 4)
     made, key, moments = trainer(augmentation=AUGMENTED, averaging=0.9), jax.random.key(1), moments_of(digits)
@@ -111,6 +114,7 @@ def test_over_eight_devices_it_is_as_on_one(digits, model_axis, monkeypatch):
     assert bool(split) == (model_axis > 1)
 
 
+@pytest.mark.slow
 def test_by_pmap_it_is_as_on_one_device(digits):
     made, key, moments = trainer(augmentation=AUGMENTED, averaging=0.9), jax.random.key(1), moments_of(digits)
     state = start(made, digits)
