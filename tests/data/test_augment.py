@@ -41,7 +41,7 @@ def test_shape_type_range_and_determinism(name):
     assert 0 <= first.min() and first.max() <= 1
     np.testing.assert_array_equal(first, again)
     assert np.any(first != other) and np.any(first != IMAGES)
-    half = ON_IMAGES[name](IMAGES.astype(jnp.bfloat16), KEY)
+    half = jax.eval_shape(ON_IMAGES[name], IMAGES.astype(jnp.bfloat16), KEY)
     assert half.dtype == jnp.bfloat16
     # Images do not see each other, and each draws for itself.
     alike = changed(jnp.broadcast_to(IMAGES[:1], (32, *IMAGES.shape[1:])), KEY)
