@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -37,3 +38,15 @@ def tfds_dir() -> Path:
     if folder is None:
         pytest.skip("TFDS_DATA_DIR is not set: `cnnjax data prepare mnist` makes such a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def importable_scripts():
+    """The scripts import each other by their bare names."""
+    folder = Path(__file__).parents[1] / "scripts"
+    sys.path.insert(0, str(folder))
+    yield
+    sys.path.remove(str(folder))
+    for name, module in list(sys.modules.items()):
+        if (file := getattr(module, "__file__", None)) and Path(file).parent == folder:
+            del sys.modules[name]
