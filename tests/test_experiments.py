@@ -21,7 +21,15 @@ FILES = sorted(f for f in (Path(__file__).parents[1] / "experiments").glob("*.py
 
 
 # Programs as the demo has them, too.
-ALIKE = ("activations", "architectures", "equal_depth", "initializers", "normalization", "trainability")
+ALIKE = (
+    "activations",
+    "architectures",
+    "depth",
+    "equal_depth",
+    "initializers",
+    "normalization",
+    "trainability",
+)
 # Five strides leave nothing of 28x28 pixels.
 TOO_SMALL = {("architectures", "mnist")}
 LARGER = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}

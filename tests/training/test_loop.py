@@ -166,6 +166,7 @@ def test_what_is_not_finite_stops_the_run_and_keeps_what_was_good(digits, tmp_pa
     assert status.state == "failed" and "step 7" in status.error
 
 
+@pytest.mark.slow
 def test_or_it_is_left_out(digits, tmp_path):
     told = []
     state = train(
