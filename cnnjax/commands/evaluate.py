@@ -27,6 +27,7 @@ class Evaluate:
 
     def __call__(self, command: str) -> int:
         """Prints the metrics."""
+        from cnnjax.report.run_metrics import PER_CLASS, percent, shares
         from cnnjax.training.network import evaluate, trained
 
         found = trained(self.folder, which=self.checkpoint)
@@ -39,11 +40,14 @@ class Evaluate:
         print(
             f"{found.info['name']} at step {found.step:,} on {report['examples']:,} {self.split} images of {found.data.name}"
         )
-        for name in ("accuracy", "top5", "calibration_error"):
-            print(f"{name.replace('_', ' ')}: {report[name]:.2%}")
+        for name, value in shares(report):
+            print(f"{name}: {percent(value)}")
         print(f"loss: {report['loss']:.4f}")
-        for name, accuracy in zip(found.data.class_names, report["class_accuracy"], strict=True):
-            print(f"  {name}: {'–' if accuracy is None else f'{accuracy:.1%}'}")
+        for each in PER_CLASS:
+            if each in report:
+                print(f"{each.removeprefix('class_').replace('_', ' ')} by class:")
+                for name, value in zip(found.data.class_names, report[each], strict=True):
+                    print(f"  {name}: {percent(value)}")
         for note in found.info["data"]["notes"]:
             print(f"note: {note}")
         return 0

@@ -40,6 +40,7 @@ class Export:
                 "step": found.step,
                 "model": found.recipe.model,
                 "options": found.recipe.config()["options"],
+                "label_kind": found.data.label_kind,
             },
         )
         for path in sorted(out.iterdir()):

@@ -25,13 +25,14 @@ class Predict:
     def __call__(self, command: str) -> int:
         """Prints the classes."""
         from cnnjax.training import predict
-        from cnnjax.training.network import logits_of, trained
+        from cnnjax.training.network import probabilities_of, trained
 
         if not self.images:
             raise ValueError("name the pictures, too: cnnjax predict DIR IMAGE ...")
         found = trained(self.folder, which=self.checkpoint)
         pictures = predict.read_images(self.images, image_shape=found.data.image_shape, note=print)
-        tops = predict.top(logits_of(found, pictures), count=self.count, class_names=found.data.class_names)
+        probabilities = probabilities_of(found, pictures)
+        tops = predict.top(probabilities, count=self.count, class_names=found.data.class_names)
         for path, top in zip(self.images, tops, strict=True):
             print(f"{path}: {', '.join(f'{name} {probability:.1%}' for name, probability in top)}")
         return 0

@@ -12,6 +12,7 @@ from rich.table import Column
 
 from cnnjax.commands.interrupt import saving
 from cnnjax.report import run_page
+from cnnjax.report.run_metrics import percent, shares
 from cnnjax.training import hosts, journal
 from cnnjax.training.loop import Broken
 from cnnjax.training.watcher import Watcher
@@ -49,10 +50,8 @@ def finish(folder: Path) -> int:
     page = run_page.write(folder)
     for split, found in (journal.read_evaluation(folder) or {}).items():
         if isinstance(found, Mapping):
-            print(
-                f"{split}: accuracy {found['accuracy']:.2%}, top 5 {found['top5']:.2%}, loss {found['loss']:.4f}, "
-                f"calibration error {found['calibration_error']:.2%} ({found['examples']:,} images)"
-            )
+            numbers = ", ".join(f"{name} {percent(value)}" for name, value in shares(found))
+            print(f"{split}: {numbers}, loss {found['loss']:.4f} ({found['examples']:,} images)")
     for note in journal.read_info(folder)["data"]["notes"]:
         print(f"note: {note}")
     print(f"report: {page.resolve()}")

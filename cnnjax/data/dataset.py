@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+LabelKind = Literal["single", "multi"]
+
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=("images", "labels"), meta_fields=())
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Images `(n, height, width, channels)` in uint8 and labels `(n,)` in int32, as a pytree."""
+    """Images `(n, height, width, channels)` in uint8 and labels, as a pytree.
+
+    Labels are classes `(n,)` in int32, or, where an image may show several, `(n, classes)` in bool: which of them it shows.
+    """
 
     images: np.ndarray | jax.Array
     labels: np.ndarray | jax.Array
@@ -47,8 +53,13 @@ class Dataset:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def label_kind(self) -> LabelKind:
+        """Whether an image has one class ("single") or may show several ("multi")."""
+        return "single" if self.train.labels.ndim == 1 else "multi"
+
     def on_device(self, *, sharding: jax.sharding.Sharding | None = None) -> Dataset:
-        """The same set with its arrays on the device, or laid out by `sharding`, still in uint8 and int32."""
+        """The same set with its arrays on the device, or laid out by `sharding`, still in the types that they have."""
         train, validation, test = jax.device_put((self.train, self.validation, self.test), sharding)
         return dataclasses.replace(self, train=train, validation=validation, test=test)
 

@@ -21,7 +21,7 @@ class Divisible(Protocol):
 
     @property
     def labels(self) -> np.ndarray | jax.Array:
-        """Class numbers `(n,)`."""
+        """Class numbers `(n,)`, or, where an example may show several, whether it shows each, `(n, classes)`."""
         ...
 
     def __len__(self) -> int: ...
@@ -57,7 +57,9 @@ def divide(
     validation: float | None,
     subset: int | None,
 ) -> Parts[P]:
-    """Cut what a set lacks off its training examples; every draw keeps the shares of the classes.
+    """Cut what a set lacks off its training examples.
+
+    Every draw keeps the shares of the classes; where an example may show several, all are drawn alike.
 
     Args:
         name: of the set, for notes and errors.
@@ -111,5 +113,7 @@ def _draw(purpose: str, part: P, size: int, seed: int) -> tuple[P, P]:
         # To know the labels may take minutes.
         return part.take(np.arange(0)), part
     rng = np.random.default_rng([seed, _STREAMS[purpose]])
-    drawn, others = stratified(np.asarray(part.labels), size, rng)
+    labels = np.asarray(part.labels)
+    # As one class they are drawn by chance alone.
+    drawn, others = stratified(labels if labels.ndim == 1 else np.zeros(len(labels), int), size, rng)
     return part.take(drawn), part.take(others)

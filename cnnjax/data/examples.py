@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -10,10 +10,10 @@ from cnnjax.data.draws import Divisible
 
 
 class Encoded(NamedTuple):
-    """An image as it lies on the disk, and the number of its class."""
+    """An image as it lies on the disk, and its label: an int32, or bool `(classes,)`."""
 
     data: bytes
-    label: int
+    label: Any
 
 
 class Examples(Divisible, Protocol):
@@ -26,7 +26,12 @@ class Examples(Divisible, Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """Class numbers `(n,)`, int32."""
+        """Class numbers `(n,)`, int32, or, where an image may show several, whether it shows each, `(n, classes)`, bool."""
+        ...
+
+    @property
+    def blank(self) -> Any:
+        """The label of what fills up a batch: as those of the examples are."""
         ...
 
     def __getitem__(self, index: int) -> Encoded:

@@ -27,7 +27,7 @@ _MOST_THREADS = 8
 class ImageBatch(NamedTuple):
     """A process's share of a batch.
 
-    Images `(batch, size, size, channels)` in uint8, labels `(batch,)` in int32, and weights `(batch,)` in float32: 0
+    Images `(batch, size, size, channels)` in uint8, labels as the source has them, and weights `(batch,)` in float32: 0
     where there is no image, 1 elsewhere.
     """
 
@@ -192,7 +192,7 @@ def _shares(
 
 def _share(examples: Sequence[Example]) -> _Share:
     images, labels, weights, corrupt = zip(*examples, strict=True)
-    batch = ImageBatch(np.stack(images), np.array(labels, np.int32), np.array(weights, np.float32))
+    batch = ImageBatch(np.stack(images), np.stack(labels), np.array(weights, np.float32))
     return _Share(batch, sum(corrupt, ()))
 
 

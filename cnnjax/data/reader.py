@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Example(NamedTuple):
     """An image `(size, size, channels)` in uint8; `corrupt` names what could not be read on the way to it."""
 
     image: np.ndarray
-    label: int
+    label: Any
     weight: float
     corrupt: tuple[str, ...] = ()
 
@@ -79,7 +79,9 @@ class Reader:
         return center_box(width, height, size=self.size)
 
     def _black(self, *corrupt: str) -> Example:
-        return Example(np.zeros((self.size, self.size, self.source.channels), np.uint8), 0, 0.0, corrupt)
+        return Example(
+            np.zeros((self.size, self.size, self.source.channels), np.uint8), self.source.blank, 0.0, corrupt
+        )
 
 
 @functools.lru_cache(maxsize=2)

@@ -32,7 +32,12 @@ class Records:
     def __getitem__(self, index: int) -> Encoded:
         source, image, label = self._source
         record = source[int(self.indices[index])]
-        return Encoded(record[image], int(record[label]))
+        return Encoded(record[image], np.int32(record[label]))
+
+    @property
+    def blank(self) -> np.int32:
+        """See `Examples`."""
+        return np.int32(0)
 
     def name(self, index: int) -> str:
         """The number of a record in its split."""

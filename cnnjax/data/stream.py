@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnjax.data.class_names import class_names
-from cnnjax.data.dataset import channel_moments
+from cnnjax.data.dataset import LabelKind, channel_moments
 from cnnjax.data.draws import check_options, divide
 from cnnjax.data.embedded import EMBEDDED
 from cnnjax.data.examples import Examples
@@ -45,6 +45,11 @@ class StreamedDataset:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def label_kind(self) -> LabelKind:
+        """See `Dataset`."""
+        return "multi" if np.ndim(self.train.blank) else "single"
+
 
 def open_stream(
     name: str | os.PathLike[str],
@@ -58,9 +63,12 @@ def open_stream(
     """Open a set whose images are read while they are used, and may be of any size.
 
     It is a folder of images, `ROOT/train/CLASS/FILE` with `validation` (or `val`) and `test` beside `train`, or a set
-    that was prepared by TFDS in ArrayRecord. The parts are as those of `load`: a test split is kept; where there is
-    none, the validation split takes its place, or a fifth of the images is drawn. Validation images are cut off from
-    training, unless a folder has both other splits. `notes` say what was done.
+    that was prepared by TFDS in ArrayRecord. Where images may show several classes, `ROOT/train/labels.csv` has a head
+    `file,CLASS,CLASS,...` and rows of a path from there on and a 0 or 1 for each class.
+
+    The parts are as those of `load`: a test split is kept; where there is none, the validation split takes its place, or a
+    fifth of the images is drawn. Validation images are cut off from training, unless a folder has both other splits.
+    `notes` say what was done.
 
     To draw from a TFDS set, the labels of all its training records are read: minutes for ImageNet, the first time.
 

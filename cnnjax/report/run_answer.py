@@ -12,11 +12,13 @@ from cnnjax.report import sheet
 from cnnjax.report.run_classes import wilson
 from cnnjax.report.run_figures import best
 from cnnjax.report.run_layers import gradient_ratios
+from cnnjax.report.run_metrics import SHARES, percent
 from cnnjax.report.scale import number
 from cnnjax.training.journal import RunRecord, state
 
 __all__ = ["paragraph", "warnings"]
 
+OF_LABELS = ("mean_average_precision", "f1", "exact_match")
 # The share of the time that may be spent waiting for input without a word about it.
 WAIT = 0.2
 
@@ -56,19 +58,25 @@ def _who(info: Info) -> str:
     )
 
 
+def _is_multi(run: RunRecord) -> bool:
+    """Whether images may show several classes."""
+    return run.info["data"]["label_kind"] == "multi"
+
+
 def _reached(run: RunRecord) -> str:
     """The validation accuracy, the last and the best."""
     last, found, who = _last(run.log, "validation_accuracy"), best(run.log), _who(run.info)
+    what = "labels" if _is_multi(run) else "images"
     if last is None or found is None:
         steps, test = _step(run), (run.evaluation or {}).get("test")
         if test:
-            return f"{who} classifies {_percent(test['accuracy'])} of the test images correctly after {steps:,} steps."
+            return f"{who} classifies {_percent(test['accuracy'])} of the test {what} correctly after {steps:,} steps."
         return (
             f"{who} has been trained for {steps:,} steps." if steps else f"{who} has not recorded a step yet."
         )
     step, value = found
     text = (
-        f"{who} classifies {_percent(last['validation_accuracy'])} of the validation images correctly after "
+        f"{who} classifies {_percent(last['validation_accuracy'])} of the validation {what} correctly after "
     )
     text += f"{int(last['step']):,} steps" + (f" or {last['epoch']:.3g} epochs" if last["epoch"] > 0 else "")
     return (
@@ -79,10 +87,13 @@ def _reached(run: RunRecord) -> str:
 
 
 def _test(run: RunRecord) -> str:
-    """The test error with its interval."""
+    """The test error with its interval; of images that may show several classes what their classes are ranked by."""
     found = (run.evaluation or {}).get("test")
     if not found:
         return ""
+    if _is_multi(run):
+        numbers = ", ".join(f"{SHARES[key]} {percent(found[key])}" for key in OF_LABELS)
+        return f"On {found['examples']:,} test images: {numbers}."
     examples, error = found["examples"], 1 - found["accuracy"]
     low, high = wilson(error * examples, examples)
     top5 = f"; top-5 error {_percent(1 - found['top5'], 2)}" if run.info["data"]["num_classes"] > 5 else ""
@@ -107,7 +118,10 @@ def _calibration(run: RunRecord) -> str:
     if found is None or found[1].get("calibration_error") is None:
         return ""
     split, numbers = found
-    return f"On the {split} split its confidence is off by {100 * numbers['calibration_error']:.1f} points on average."
+    sure = "probabilities are" if _is_multi(run) else "confidence is"
+    return (
+        f"On the {split} split its {sure} off by {100 * numbers['calibration_error']:.1f} points on average."
+    )
 
 
 def _training(run: RunRecord) -> str:

@@ -1,5 +1,6 @@
 """What a trained network gets right and wrong on a split: its confusions, its classes, and how sure it is."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,16 @@ from cnnjax.frame import Frame
 from cnnjax.report import captions, style
 from cnnjax.report.plates import Plate
 
-__all__ = ["class_figures", "confused_pairs", "names_of", "wilson"]
+__all__ = [
+    "Sure",
+    "bars",
+    "class_figures",
+    "confused_pairs",
+    "names_of",
+    "plate",
+    "reliability_figures",
+    "wilson",
+]
 
 LARGEST, WRITTEN = 100, 15
 BARS, WORST = 40, 20
@@ -65,20 +75,54 @@ def class_figures(found: Mapping[str, Any], split: str, names: Sequence[str]) ->
     if 1 < len(counts) <= LARGEST:
         title = f"Confusions on the {split} split"
         table = pd.DataFrame(counts, columns=list(names)).assign(true=list(names))
-        yield _plate("confusion", title, _confusion_words(counts), _confusion(counts, names), table)
+        yield plate("confusion", title, _confusion_words(counts), _confusion(counts, names), table)
     classes = _classes(counts, names)
     if len(classes) > 1:
         title = f"Accuracy by class on the {split} split"
         words = _class_words(classes, len(counts))
-        yield _plate("class_accuracy", title, words, _bars(classes, found["accuracy"]), classes)
+        yield plate(
+            "class_accuracy",
+            title,
+            words,
+            bars(classes, "accuracy", found["accuracy"], label="accuracy"),
+            classes,
+        )
+    yield from reliability_figures(found, split, IMAGES)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sure:
+    """The words of a figure of reliability: title, what is counted, what confidence is and should be, and caption."""
+
+    title: str
+    counted: str
+    confidence: str
+    true: str
+    caption: str
+
+
+IMAGES = Sure(
+    title="How sure the network is, and how often it is right",
+    counted="images",
+    confidence="confidence (probability of the predicted class)",
+    true="accuracy",
+    caption="Left: a point is a bin of images of about the same confidence. On the dashed line confidence is right; below "
+    "it the network is surer than it should be. Lines: 95 % intervals (Wilson 1927). Right: how many images are so sure.",
+)
+
+
+def reliability_figures(found: Mapping[str, Any], split: str, sure: Sure) -> Iterator[Plate]:
+    """What probabilities are worth, where an evaluation says it."""
     bins = _bins(found.get("reliability") or {})
     if len(bins):
-        title = f"How sure the network is, and how often it is right, on the {split} split"
-        words = _reliability_words(found.get("calibration_error"))
-        yield _plate("reliability", title, words, _reliability(bins), bins)
+        words = _reliability_words(sure.caption, found.get("calibration_error"))
+        yield plate(
+            "reliability", f"{sure.title}, on the {split} split", words, _reliability(bins, sure), bins
+        )
 
 
-def _plate(name: str, title: str, caption: str, figure: Figure, table: Frame) -> Plate:
+def plate(name: str, title: str, caption: str, figure: Figure, table: Frame) -> Plate:
+    """A figure of the section on classes."""
     return Plate(name, "classes", title, caption, captions.alternative(title, None), figure, table)
 
 
@@ -160,7 +204,8 @@ def _classes(counts: np.ndarray, names: Sequence[str]) -> Frame:
 
 
 @style.styled
-def _bars(classes: Frame, mean: float) -> Figure:
+def bars(classes: Frame, column: str, mean: float, *, label: str) -> Figure:
+    """A bar for each class, which has a name under "class", with what `low` and `high` say; of many the last."""
     shown = classes if len(classes) <= BARS else classes.tail(WORST)
     labels = [_short(name) for name in shown["class"]]
     left, right, top, bottom, row = 0.25 + 0.058 * max(map(len, labels)), 0.45, 0.10, 0.40, 0.16
@@ -174,14 +219,15 @@ def _bars(classes: Frame, mean: float) -> Figure:
             row * len(shown) / height,
         )
     )
-    places, values = np.arange(len(shown)), shown["accuracy"].to_numpy(float)
-    whiskers = np.abs(shown[["low", "high"]].to_numpy(float).T - values)
+    places, values = np.arange(len(shown)), shown[column].to_numpy(float)
     axes.barh(places, values, height=0.72, color="#9db8d2", gid="bars")
-    axes.errorbar(values, places, xerr=whiskers, ls="", color=style.INK, elinewidth=0.8, capsize=0)
+    if {"low", "high"} <= set(shown):
+        whiskers = np.abs(shown[["low", "high"]].to_numpy(float).T - values)
+        axes.errorbar(values, places, xerr=whiskers, ls="", color=style.INK, elinewidth=0.8, capsize=0)
     axes.axvline(mean, color=style.GRAY, lw=0.8, ls=(0, (4, 3)))
     for place, value in zip(places, values, strict=True):
         axes.text(1.01, float(place), f"{100 * value:.1f}", va="center", fontsize=6)
-    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xlabel="accuracy")
+    axes.set(xlim=(0, 1), ylim=(len(shown) - 0.5, -0.5), xlabel=label)
     axes.set_yticks(places, labels, parse_math=False)
     axes.grid(False, axis="y")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
@@ -215,7 +261,7 @@ def _bins(found: Mapping[str, Any]) -> Frame:
 
 
 @style.styled
-def _reliability(bins: Frame) -> Figure:
+def _reliability(bins: Frame, sure: Sure) -> Figure:
     height, side, left, gap = 3.2, 2.65, 0.75, 0.95
     figure = Figure(figsize=(style.WIDTH, height))
     places = [
@@ -228,21 +274,17 @@ def _reliability(bins: Frame) -> Figure:
     curve.errorbar(
         confidence, accuracy, yerr=whiskers, color=style.SINGLE, marker="o", ms=3.5, mew=0, elinewidth=0.8
     )
-    curve.set(ylabel="accuracy", ylim=(-0.02, 1.02))
+    curve.set(ylabel=sure.true, ylim=(-0.02, 1.02))
     histogram.bar(confidence, bins["share"], width=0.045, color="#9db8d2", gid="histogram")
-    histogram.set(ylabel="share of the images", ylim=(0, 1.08 * float(bins["share"].max())))
+    histogram.set(ylabel=f"share of the {sure.counted}", ylim=(0, 1.08 * float(bins["share"].max())))
     for axes in (curve, histogram):
-        axes.set(xlim=(-0.02, 1.02), xlabel="confidence (probability of the predicted class)")
+        axes.set(xlim=(-0.02, 1.02), xlabel=sure.confidence)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
     return figure
 
 
-def _reliability_words(error: float | None) -> str:
-    words = (
-        "Left: a point is a bin of images of about the same confidence. On the dashed line confidence is right; below it "
-        "the network is surer than it should be. Lines: 95 % intervals (Wilson 1927). Right: how many images are so sure."
-    )
+def _reliability_words(words: str, error: float | None) -> str:
     if error is None or not math.isfinite(error):
         return words
     return f"{words} Expected calibration error (Guo et al. 2017): {100 * error:.1f} points."

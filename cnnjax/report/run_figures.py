@@ -165,15 +165,26 @@ def _learning(info: Info, log: Frame) -> Figure:
     return figure
 
 
+def _guessing(info: Info) -> tuple[float, float]:
+    """Cross entropy and accuracy of a network that holds all classes for equally likely.
+
+    Where images may show several, that is a coin for each class, and the loss is a sum over the classes.
+    """
+    classes = info["data"]["num_classes"]
+    if info["data"]["label_kind"] == "multi":
+        return classes * math.log(2), 1 / 2
+    return math.log(max(classes, 2)), 1 / classes
+
+
 def _losses(axes: Axes, info: Info) -> None:
-    guess = math.log10(math.log(max(info["data"]["num_classes"], 2)))
+    guess = math.log10(_guessing(info)[0])
     _decades(axes, "loss", reference=guess)
     axes.axhline(guess, color=style.GRAY, lw=0.8, ls=(0, (4, 3)), zorder=1)
 
 
 def _accuracies(axes: Axes, info: Info, log: Frame) -> None:
     known = log[["accuracy", "validation_accuracy"]].to_numpy(float)
-    finite, guess = known[np.isfinite(known)], 1 / info["data"]["num_classes"]
+    finite, guess = known[np.isfinite(known)], _guessing(info)[1]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     low = min(low, guess)
     pad = 0.06 * max(high - low, 1e-3)

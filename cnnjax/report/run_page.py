@@ -12,7 +12,9 @@ from cnnjax.report.listing import Head, Listing
 from cnnjax.report.plates import Plate
 from cnnjax.report.run_classes import class_figures, confused_pairs, names_of, wilson
 from cnnjax.report.run_figures import curves
+from cnnjax.report.run_labels import label_figures
 from cnnjax.report.run_layers import gradient_ratios, layer_maps
+from cnnjax.report.run_metrics import shares
 from cnnjax.training.journal import RunRecord, read_run
 from cnnjax.training.recipe import Recipe
 
@@ -64,7 +66,8 @@ def _plates(run: RunRecord) -> Iterator[Plate]:
     yield from layer_maps(run.layers)
     if (found := run_answer.judged(run.evaluation)) is not None:
         split, numbers = found
-        yield from class_figures(numbers, split, names_of(run.info["data"]))
+        figures = class_figures if "confusion" in numbers else label_figures
+        yield from figures(numbers, split, names_of(run.info["data"]))
 
 
 def _tables(run: RunRecord) -> dict[str, Frame]:
@@ -74,7 +77,7 @@ def _tables(run: RunRecord) -> dict[str, Frame]:
         "layers": run.layers,
         "gradient_ratio": gradient_ratios(run.layers),
     }
-    if (judged := run_answer.judged(run.evaluation)) is not None:
+    if (judged := run_answer.judged(run.evaluation)) is not None and "confusion" in judged[1]:
         found["confused_pairs"] = confused_pairs(judged[1], names_of(run.info["data"]))
     return {name: table for name, table in found.items() if len(table)}
 
@@ -97,20 +100,25 @@ def _heads(**columns: bool) -> list[Head]:
 
 def _splits(run: RunRecord) -> Listing:
     """A row for each split that was evaluated as a whole."""
-    rows = []
+    rows, titles = [], []
     for split, found in run_answer.numbers_of(run.evaluation):
-        low, high = wilson(found["accuracy"] * found["examples"], found["examples"])
-        accuracy = f"{100 * found['accuracy']:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+        titles = [name for name, _ in shares(found)]
         numbers = [
             (f"{found['examples']:,}", found["examples"]),
             (f"{found['loss']:.4g}", found["loss"]),
-            (accuracy, found["accuracy"]),
-            (f"{100 * found['top5']:.2f}", found["top5"]),
-            (f"{100 * found['calibration_error']:.2f}", found["calibration_error"]),
+            *(("–" if value is None else f"{100 * value:.2f}", value) for _, value in shares(found)),
         ]
-        rows.append([(split, split), *((text, f"{value:.17g}") for text, value in numbers)])
-    titles = ("images", "loss", "accuracy (%)", "top-5 accuracy (%)", "calibration error (points)")
-    heads = [Head("split", "split", False), *(Head(title.split(" ")[0], title, True) for title in titles)]
+        if "confusion" in found:
+            # Each image is right or wrong, by itself.
+            low, high = wilson(found["accuracy"] * found["examples"], found["examples"])
+            text, accuracy = numbers[2]
+            numbers[2] = (f"{text} [{100 * low:.2f}, {100 * high:.2f}]", accuracy)
+        rows.append(
+            [(split, split), *((text, "" if value is None else f"{value:.17g}") for text, value in numbers)]
+        )
+    units = [f"{name} ({'points' if name == 'calibration error' else '%'})" for name in titles]
+    heads = [Head(name, name, name != "split") for name in ("split", "images", "loss")]
+    heads += [Head(name, unit, True) for name, unit in zip(titles, units, strict=True)]
     return Listing("splits", "Whole splits", heads, rows)
 
 
@@ -118,7 +126,9 @@ def _pairs(run: RunRecord) -> Listing:
     """The most frequent confusions."""
     heads = _heads(true_class=False, predicted_class=False, images=True, share=True)
     judged = run_answer.judged(run.evaluation)
-    table = confused_pairs(judged[1], names_of(run.info["data"])) if judged else pd.DataFrame()
+    table = pd.DataFrame()
+    if judged is not None and "confusion" in judged[1]:
+        table = confused_pairs(judged[1], names_of(run.info["data"]))
     rows = [
         [
             (pair["true"], pair["true"]),

@@ -17,6 +17,8 @@ from cnnjax.data import Split
 from cnnjax.probes import Flow
 from cnnjax.training import hosts, memory
 from cnnjax.training.feed import Feed, Keys, Resident, Weighed
+from cnnjax.training.label_tally import LabelTally
+from cnnjax.training.labels import LABELS
 from cnnjax.training.metrics import Tally
 from cnnjax.training.parallel import DATA, jit_step, pmap_step, replicated, state_shardings
 from cnnjax.training.placement import Placement, everywhere, split
@@ -110,7 +112,7 @@ class Engine:
             state, metrics = self._steps(state, step, count)
             return state, jax.tree.map(lambda x: np.asarray(x)[:count], metrics)
 
-    def evaluate(self, one: TrainState, name: str) -> Tally:
+    def evaluate(self, one: TrainState, name: str) -> Tally | LabelTally:
         """The sums over a split, with the averaged parameters where there are such."""
         variables = one.variables(averaged=True)
         tallies = (
@@ -155,16 +157,17 @@ class Engine:
 
     def batch_like(self, batch_size: int) -> Batch:
         """Shapes, types and places of a batch."""
-        shapes = {jnp.uint8: (batch_size, *self._images.shape[1:]), jnp.int32: (batch_size,)}
-        if self.trainer.augmentation.flip == "alternating":
-            shapes[jnp.bool_] = (batch_size,)
+        trainer, kind = self.trainer, LABELS[self.trainer.label_kind]
+        arrays = [(jnp.uint8, self._images.shape[1:]), (kind.dtype, kind.shape(trainer.num_classes))]
+        if trainer.augmentation.flip == "alternating":
+            arrays.append((jnp.bool_, ()))
         parts = split(self.mesh)
-        arrays: list[Any] = [
-            jax.ShapeDtypeStruct(shape, dtype, sharding=parts) for dtype, shape in shapes.items()
+        described: list[Any] = [
+            jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=parts) for dtype, shape in arrays
         ]
-        return Batch(*arrays)
+        return Batch(*described)
 
-    def _evaluated(self, variables: Any, weighed: Weighed, moments: Moments) -> Tally:
+    def _evaluated(self, variables: Any, weighed: Weighed, moments: Moments) -> Tally | LabelTally:
         return self.trainer.evaluate(variables, weighed.batch, moments, weights=weighed.weights)
 
 

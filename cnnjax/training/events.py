@@ -23,6 +23,7 @@ SCALARS = {
     "validation_loss": "validation/loss",
     "validation_accuracy": "validation/accuracy",
     "validation_top5": "validation/top5",
+    "validation_mean_average_precision": "validation/mean_average_precision",
 }
 """What TensorBoard calls the columns of the log."""
 MODULES = ("event_file_writer", "proto.event_pb2", "proto.summary_pb2")

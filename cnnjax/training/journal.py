@@ -29,10 +29,13 @@ FORMAT = 1
 
 State = Literal["running", "stopped", "finished", "failed"]
 
+VALIDATION = ("loss", "accuracy", "top5", "mean_average_precision")
+"""Of the metrics of an evaluation on the way those that a record holds, under "validation_" and their name; as far as there
+are such: the last but one for images of one class, the last for images that may show several."""
 LOG_COLUMNS = (
     *("step", "epoch", "loss", "accuracy", "gradient_norm", "learning_rate"),
     *("seconds", "images_per_second", "input_wait", "skipped"),
-    *("validation_loss", "validation_accuracy", "validation_top5"),
+    *(f"validation_{name}" for name in VALIDATION),
 )
 """What a record may hold; a table of the log has all of these, NaN where a record is silent."""
 LAYER_COLUMNS = (
@@ -168,6 +171,8 @@ def read_info(folder: Path) -> dict[str, Any]:
             f"{folder / RUN} has format {info.get('format')}, and this version of cnnjax reads format {FORMAT}: read it "
             "with the version that wrote it"
         )
+    # Runs from before there was another kind do not say it.
+    info.get("data", {}).setdefault("label_kind", "single")
     return info
 
 

@@ -71,8 +71,8 @@ def train(
 
     The same run ends with the same numbers, on one device bit for bit, however often it was stopped. The folder gets
     checkpoints, `log.jsonl` (a record every so many steps: means of loss, accuracy and gradient_norm since the last one,
-    speed, and where the model was evaluated validation_loss, validation_accuracy and validation_top5; evaluations take
-    the moving averages where there are such), `layers.jsonl` (looks into every layer), `status.json`, and at the end
+    speed, and where the model was evaluated its `journal.VALIDATION`; evaluations take the moving averages where there are
+    such), `layers.jsonl` (looks into every layer), `status.json`, and at the end
     `evaluation.json`; `journal.read_run` reads them.
 
     Args:
@@ -93,8 +93,8 @@ def train(
       The state at the end, or where it was stopped.
 
     Raises:
-      ValueError: the batch does not fit the data or the devices, another process is at work in the folder, or its
-        checkpoints belong to another model or were made with other settings.
+      ValueError: the batch does not fit the data or the devices, the trainer is for other labels, another process is at
+        work in the folder, or its checkpoints belong to another model or were made with other settings.
       OSError: a checkpoint cannot be written; those before are whole.
       Broken: something was not finite, and the trainer stops at that.
     """
@@ -131,8 +131,14 @@ def feed_of(
     """Where the batches of a run come from: the devices, or the disk.
 
     Raises:
-      ValueError: a batch is larger than the training split, or an alternating flip is to be streamed.
+      ValueError: a batch is larger than the training split, the trainer is for other labels, or an alternating flip is to
+        be streamed.
     """
+    for name in ("label_kind", "num_classes"):
+        if getattr(trainer, name) != getattr(dataset, name):
+            raise ValueError(
+                f"the trainer has {name} {getattr(trainer, name)!r} and {dataset.name} has {getattr(dataset, name)!r}"
+            )
     mirrors = trainer.augmentation.flip == "alternating"
     if isinstance(dataset, Dataset):
         return Resident(dataset, plan, keys, mesh, mirrors=mirrors)
@@ -230,7 +236,7 @@ class _Run:
             record["learning_rate"] = float(np.asarray(self.learning_rate(self.step - 1)))
         if self.plan.due("evaluate", self.step) and self.engine.feed.sizes["validation"]:
             found = self.engine.evaluate(self.engine.one(state), "validation").metrics()
-            record |= {f"validation_{name}": found[name] for name in ("loss", "accuracy", "top5")}
+            record |= {f"validation_{name}": found[name] for name in journal.VALIDATION if name in found}
             self.best = max(self.best, (self.step, found["accuracy"]), key=lambda best: best[1] or -1.0)
         self.seconds += record["seconds"]
         self.pending = Pending()

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 BINS = 15
 """Bins of confidence for the calibration error (Guo et al. 2017)."""
@@ -58,8 +59,7 @@ class Tally:
         before = jnp.arange(classes)[None] < labels[:, None]
         rank = jnp.sum((logits > own) | (before & (logits == own)), axis=-1)
         correct = jnp.where(predicted == labels, weights, 0)
-        # A bin is open below and closed above.
-        bins = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
+        bins = bin_of(confidence)
         zeros = jnp.zeros(BINS, jnp.float32)
         return cls(
             loss=jnp.sum(jnp.where(weights > 0, losses.astype(jnp.float32), 0)),
@@ -91,7 +91,7 @@ class Tally:
         examples = sums.confusion.sum()
         if not examples:
             raise ValueError("there are no examples to measure")
-        class_accuracy = _ratio(np.diag(sums.confusion), sums.confusion.sum(axis=1))
+        class_accuracy = ratio(np.diag(sums.confusion), sums.confusion.sum(axis=1))
         return {
             "loss": float(sums.loss / examples),
             "accuracy": float(np.trace(sums.confusion) / examples),
@@ -111,25 +111,36 @@ class Tally:
           ValueError: there are no examples.
         """
         found = self.metrics()
-        binned, confidence, right = (
-            np.asarray(x, np.float64) for x in (self.binned, self.confidence, self.right)
-        )
         return {
             **found,
-            "class_accuracy": _with_none(found["class_accuracy"]),
+            "class_accuracy": with_none(found["class_accuracy"]),
             "confusion": found["confusion"].tolist(),
-            "reliability": {
-                "confidence": _with_none(_ratio(confidence, binned)),
-                "accuracy": _with_none(_ratio(right, binned)),
-                "count": binned.astype(np.int64).tolist(),
-            },
+            "reliability": reliability(self.confidence, self.binned, self.right),
         }
 
 
-def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def bin_of(probabilities: jax.Array) -> jax.Array:
+    """The bins of probabilities, int32; each is open below and closed above."""
+    return jnp.clip(jnp.ceil(probabilities * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
+
+
+def ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Sums by counts; NaN where there is nothing."""
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
-def _with_none(numbers: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(number) else float(number) for number in numbers]
+def with_none(numbers: np.ndarray) -> Any:
+    """A number or a list, as JSON: None for NaN."""
+    found = np.asarray(numbers).astype(object)
+    found[found != found] = None
+    return found.tolist()
+
+
+def reliability(confidence: ArrayLike, binned: ArrayLike, right: ArrayLike) -> dict[str, list[Any]]:
+    """Sums by bin of confidence, as a tally holds them, as means and counts in JSON; None in an empty bin."""
+    confidence, binned, right = (np.asarray(x, np.float64) for x in (confidence, binned, right))
+    return {
+        "confidence": with_none(ratio(confidence, binned)),
+        "accuracy": with_none(ratio(right, binned)),
+        "count": binned.astype(np.int64).tolist(),
+    }

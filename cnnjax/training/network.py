@@ -10,10 +10,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from cnnjax.data.dataset import LabelKind
 from cnnjax.training import journal
 from cnnjax.training.checkpoints import Checkpoints
 from cnnjax.training.engine import Engine
 from cnnjax.training.feed import Keys
+from cnnjax.training.labels import LABELS
 from cnnjax.training.loop import CHECKPOINTS, feed_of
 from cnnjax.training.parallel import make_mesh
 from cnnjax.training.placement import Placement
@@ -34,6 +36,7 @@ class Described:
     mean: np.ndarray
     std: np.ndarray
     class_names: Sequence[str]
+    label_kind: LabelKind
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> "Described":
@@ -142,6 +145,11 @@ def evaluate(found: Trained, split: str, *, views: str | None = None) -> dict[st
 def logits_of(found: Trained, images: np.ndarray) -> np.ndarray:
     """The logits `(n, classes)` of images `(n, height, width, channels)` in uint8, averaged over the recipe's views."""
     return np.asarray(jax.jit(found.trainer.logits)(found.variables, images, found.moments))
+
+
+def probabilities_of(found: Trained, images: np.ndarray) -> np.ndarray:
+    """The probabilities `(n, classes)` that `logits_of` stand for: of one of the classes, or of each by itself."""
+    return np.asarray(LABELS[found.data.label_kind].predicted(jax.numpy.asarray(logits_of(found, images))))
 
 
 def state_shapes(trainer: Trainer, dataset: Images) -> TrainState:

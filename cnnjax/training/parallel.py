@@ -117,9 +117,9 @@ def pmap_step(trainer: Trainer, *, devices: Sequence[Any] | None = None, synchro
 
     @functools.partial(jax.pmap, axis_name=DATA, devices=devices, donate_argnums=0, out_axes=(0, None))
     def update(
-        state: TrainState, images: jax.Array, labels: jax.Array, classes: jax.Array, key: jax.Array
+        state: TrainState, images: jax.Array, labels: jax.Array, true: jax.Array, key: jax.Array
     ) -> Any:
-        return made.update(state, images, labels, classes, key, mean=mean)
+        return made.update(state, images, labels, true, key, mean=mean)
 
     def step(
         state: TrainState, batch: Batch, key: jax.Array, moments: Moments

@@ -1,4 +1,4 @@
-"""What a trained network sees in pictures: files as images of its size, logits as the names of classes."""
+"""What a trained network sees in pictures: files as images of its size, probabilities with the names of classes."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -67,29 +67,27 @@ def _fitted(path: Path, picture: Image.Image, shape: tuple[int, int, int]) -> np
 
 
 def top(
-    logits: np.ndarray | jax.Array, *, class_names: Sequence[str], count: int = 5
+    probabilities: np.ndarray | jax.Array, *, class_names: Sequence[str], count: int = 5
 ) -> list[list[tuple[str, float]]]:
-    """The likeliest classes of each row of logits, from the likeliest on, with their probabilities.
+    """The likeliest classes of each row, from the likeliest on, with their probabilities.
 
     Args:
-      logits: `(n, classes)`.
-      class_names: in the order of the logits.
+      probabilities: `(n, classes)`.
+      class_names: in the order of the classes.
       count: how many; all classes where there are fewer. Of equal ones the one in front comes first.
 
     Raises:
-      ValueError: the names do not fit the logits, or `count` is below 1.
+      ValueError: the names do not fit the probabilities, or `count` is below 1.
     """
-    scores = np.asarray(logits, np.float64)
-    if scores.ndim != 2 or scores.shape[1] != len(class_names):
+    rows = np.asarray(probabilities, np.float64)
+    if rows.ndim != 2 or rows.shape[1] != len(class_names):
         raise ValueError(
-            f"expected logits (n, {len(class_names)}), a column for each name; got {scores.shape}"
+            f"expected probabilities (n, {len(class_names)}), a column for each name; got {rows.shape}"
         )
     if count < 1:
         raise ValueError(f"count says how many classes to name, at least 1; got {count}")
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    probabilities = powers / powers.sum(axis=1, keepdims=True)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    order = np.argsort(-rows, axis=1, kind="stable")[:, :count]
     return [
         [(class_names[int(index)], float(row[index])) for index in likeliest]
-        for row, likeliest in zip(probabilities, order, strict=True)
+        for row, likeliest in zip(rows, order, strict=True)
     ]

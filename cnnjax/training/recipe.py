@@ -12,6 +12,7 @@ import optax
 
 from cnnjax import models
 from cnnjax.data import Dataset, StreamedDataset, load, open_stream
+from cnnjax.data.dataset import LabelKind
 from cnnjax.functional.names import lookup
 from cnnjax.training.augmentation import Augmentation
 from cnnjax.training.optimizers import Optimizer
@@ -37,6 +38,8 @@ class Images(Protocol):
     def num_classes(self) -> int: ...
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def label_kind(self) -> LabelKind: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,8 +61,8 @@ class Recipe:
       schedule: of the learning rate.
       optimizer: what makes updates of gradients.
       augmentation: of the training images.
-      loss: one of `LOSSES`.
-      label_smoothing: share of each label that is spread evenly over the classes.
+      loss: one of `LOSSES`; where images may show several classes "binary_cross_entropy" or "focal".
+      label_smoothing: share of each label that is spread evenly over the classes, or over present and absent.
       averaging: decay of the moving averages of parameters and running statistics, which are what is evaluated; 0 for none.
       dropout: rate, of a model that has it; None leaves the model's own.
       drop_path: rate of stochastic depth, of a model that has it; None leaves the model's own.
@@ -199,6 +202,7 @@ class Recipe:
             # The optimizer counts updates, of which there are fewer than steps where gradients are accumulated.
             optimizer=self.optimizer.make(lambda updates: rate(updates * accumulated)),
             num_classes=dataset.num_classes,
+            label_kind=dataset.label_kind,
             loss=self.loss,
             label_smoothing=self.label_smoothing,
             augmentation=self.augmentation,

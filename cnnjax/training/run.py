@@ -210,6 +210,7 @@ def _description(
             "mean": dataset.mean.tolist(),
             "std": dataset.std.tolist(),
             "class_names": list(dataset.class_names),
+            "label_kind": dataset.label_kind,
             "notes": list(dataset.notes),
         },
         "parameters": F.parameter_count(shapes["params"]),

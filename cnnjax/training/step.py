@@ -14,10 +14,13 @@ import optax
 
 from cnnjax import functional as F
 from cnnjax.data import normalize
+from cnnjax.data.dataset import LabelKind
 from cnnjax.functional.names import lookup
 from cnnjax.models import Model
 from cnnjax.probes import Flow, gradient_flow
 from cnnjax.training.augmentation import Augmentation
+from cnnjax.training.label_tally import LabelTally
+from cnnjax.training.labels import LABELS, Labels, one_against_all
 from cnnjax.training.metrics import Tally
 from cnnjax.training.views import VIEWS, averaged
 
@@ -52,7 +55,7 @@ class Batch(NamedTuple):
 
     Attributes:
       images: `(batch, height, width, channels)`, uint8.
-      labels: classes `(batch,)`.
+      labels: classes `(batch,)`, int32, or, where images may show several, whether each is there, `(batch, classes)`, bool.
       mirrored: `(batch,)`, which images an alternating flip turns; None without one.
     """
 
@@ -83,18 +86,16 @@ class StepMetrics(NamedTuple):
     finite: jax.Array | np.ndarray
 
 
-def _one_against_all(loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., jax.Array]:
-    return lambda logits, labels: jnp.sum(loss(logits, labels), axis=-1)
-
-
 LOSSES: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = MappingProxyType(
     {
         "cross_entropy": F.cross_entropy,
-        "binary_cross_entropy": _one_against_all(F.binary_cross_entropy),
-        "focal": _one_against_all(F.focal),
+        "binary_cross_entropy": one_against_all(F.binary_cross_entropy),
+        "focal": one_against_all(F.focal),
     }
 )
 """Losses by name: of logits and probabilities `(batch, classes)`, one value for each example."""
+OF_ONE_CLASS = ("cross_entropy",)
+"""Those that take the probabilities of an example as adding up to 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,8 +106,9 @@ class Trainer:
       model: called as `model(images, train=...)`.
       optimizer: of its parameters.
       num_classes: of the labels.
-      loss: one of `LOSSES`.
-      label_smoothing: share of each label that is spread evenly over the classes.
+      label_kind: whether an image has one class ("single") or may show several ("multi"), as `Dataset.label_kind` says.
+      loss: one of `LOSSES`; for images of several classes none that is `OF_ONE_CLASS`.
+      label_smoothing: share of each label that is spread evenly over the classes, or over present and absent.
       augmentation: of the training images.
       averaging: the decay of the moving averages, 0 for none. In step t it is min(averaging, (1 + t) / (10 + t)), so that
         the start does not weigh on them (as in TensorFlow's ExponentialMovingAverage).
@@ -118,6 +120,7 @@ class Trainer:
     model: nn.Module
     optimizer: optax.GradientTransformation
     num_classes: int
+    label_kind: LabelKind = "single"
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
     augmentation: Augmentation = Augmentation()
@@ -127,6 +130,12 @@ class Trainer:
 
     def __post_init__(self):
         lookup(LOSSES, self.loss, "loss")
+        lookup(LABELS, self.label_kind, "kind of labels")
+        if self.label_kind == "multi" and self.loss in OF_ONE_CLASS:
+            others = " or ".join(repr(name) for name in LOSSES if name not in OF_ONE_CLASS)
+            raise ValueError(
+                f"the loss {self.loss!r} is for images of one class each, and these may show several: take {others}"
+            )
         lookup(dict.fromkeys(("stop", "skip")), self.on_nonfinite, "choice for on_nonfinite")
         lookup(VIEWS, self.views, "views")
         for name in ("label_smoothing", "averaging"):
@@ -148,12 +157,14 @@ class Trainer:
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """What step `number` sees of a batch: augmented images, labels as probabilities, and the key of its dropout."""
         for_images, for_dropout = jax.random.split(jax.random.fold_in(key, number))
-        labels = jax.nn.one_hot(batch.labels, self.num_classes)
+        self._check_labels(batch.labels)
+        labels = self._labels.probabilities(batch.labels, self.num_classes)
         images, labels = self.augmentation(
             batch.images, labels, for_images, mean=moments.mean, std=moments.std, mirrored=batch.mirrored
         )
         smoothing = self.label_smoothing
-        labels = (1 - smoothing) * labels + smoothing / self.num_classes if smoothing else labels
+        if smoothing:
+            labels = (1 - smoothing) * labels + smoothing * self._labels.even(self.num_classes)
         return images, labels, for_dropout
 
     def step(
@@ -168,7 +179,7 @@ class Trainer:
         state: TrainState,
         images: jax.Array,
         labels: jax.Array,
-        classes: jax.Array,
+        true: jax.Array,
         key: jax.Array,
         *,
         mean: Callable[[Any], Any] = lambda tree: tree,
@@ -178,7 +189,7 @@ class Trainer:
         Args:
           state: to go on from.
           images, labels: as `seen` returns them.
-          classes: `(batch,)`, which the accuracy counts.
+          true: labels of the batch, which the accuracy counts.
           key: of dropout.
           mean: over devices that hold a part of the batch each, where there are such.
         """
@@ -188,7 +199,7 @@ class Trainer:
             options: dict[str, Any] = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
             logits, new = self.model.apply(variables, images, **options)
             losses = LOSSES[self.loss](logits, labels)
-            accuracy = jnp.mean(F.accuracy(logits, classes).astype(jnp.float32))
+            accuracy = jnp.mean(self._labels.accuracy(logits, true))
             return jnp.mean(losses), (accuracy, new.get("batch_stats", {}))
 
         (loss, (accuracy, batch_stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -226,11 +237,15 @@ class Trainer:
         moments: Moments,
         *,
         weights: jax.Array | None = None,
-    ) -> Tally:
-        """The sums of a batch in evaluation mode, by cross entropy of the averaged views; `weights` as in `Tally.of`."""
+    ) -> Tally | LabelTally:
+        """The sums of a batch in evaluation mode, by the cross entropy of the averaged views; `weights` as in `Tally.of`.
+
+        It is that of the classes, or for images that may show several the sum of the binary ones of each.
+        """
+        self._check_labels(batch.labels)
         logits = self.logits(variables, batch.images, moments)
-        losses = F.cross_entropy(logits, batch.labels)
-        return Tally.of(logits, batch.labels, losses, weights=weights)
+        losses = self._labels.loss(logits, batch.labels)
+        return self._labels.tally.of(logits, batch.labels, losses, weights=weights)
 
     def logits(self, variables: Mapping[str, Any], images: jax.Array, moments: Moments) -> jax.Array:
         """Logits `(batch, classes)` in evaluation mode of uint8 images, averaged over the views."""
@@ -238,7 +253,21 @@ class Trainer:
         def apply(images: jax.Array) -> Any:
             return self.model.apply(variables, images, train=False)
 
-        return averaged(apply, normalize(images, *moments), views=self.views)
+        return averaged(apply, normalize(images, *moments), views=self.views, mean=self._labels.mean)
+
+    @property
+    def _labels(self) -> Labels:
+        return LABELS[self.label_kind]
+
+    def _check_labels(self, labels: jax.Array) -> None:
+        """Raises ValueError where labels are of the other kind, or of other classes as far as their shape tells."""
+        expected = self._labels.shape(self.num_classes)
+        if labels.shape[1:] != expected:
+            shape = ", ".join(map(str, ("batch", *expected)))
+            raise ValueError(
+                f"expected labels ({shape}) for label_kind={self.label_kind!r} and {self.num_classes} classes, got "
+                f"{labels.shape}"
+            )
 
     def _averaged(self, state: TrainState, new: dict[str, Any]) -> dict[str, Any]:
         if not self.averaging:

@@ -74,12 +74,28 @@ VIEWS: Mapping[str, Views] = MappingProxyType(
 """Views by name: the image alone; with its mirror image; both with shifts by a pixel; five crops; these mirrored, too."""
 
 
-def averaged(
-    apply: Callable[[jax.Array], jax.Array], images: jax.Array, *, views: str, size: int | None = None
-) -> jax.Array:
-    """Logits whose softmax is the prediction averaged over views of each image.
+def softmax_mean(logits: jax.Array, weights: jax.Array) -> jax.Array:
+    """Logits `(batch, classes)` whose softmax is the weighted mean over views of that of `(views, batch, classes)`."""
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0, b=weights)
 
-    The mean of the logits, or the logarithm of the mean of the probabilities, by the row of `VIEWS`. The views run one
+
+def sigmoid_mean(logits: jax.Array, weights: jax.Array) -> jax.Array:
+    """The same for classes that are independent of each other: log p - log(1 - p), p the mean of the sigmoids."""
+    there, absent = (jax.nn.logsumexp(jax.nn.log_sigmoid(x), axis=0, b=weights) for x in (logits, -logits))
+    return there - absent
+
+
+def averaged(
+    apply: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    *,
+    views: str,
+    size: int | None = None,
+    mean: Callable[[jax.Array, jax.Array], jax.Array] = softmax_mean,
+) -> jax.Array:
+    """Logits that stand for the prediction averaged over views of each image.
+
+    The mean of the logits, or those of the mean probabilities, by the row of `VIEWS`. The views run one
     after the other, so that they take the memory of one.
 
     Args:
@@ -87,6 +103,7 @@ def averaged(
       images: `(batch, height, width, channels)`, normalized.
       views: a name in `VIEWS`.
       size: side of the crops; None for 7/8 of the shorter side of the images, as 224 of 256 in the paper.
+      mean: of probabilities: `softmax_mean` or `sigmoid_mean`.
 
     Returns:
       `(batch, classes)`.
@@ -105,5 +122,5 @@ def averaged(
     logits = jax.lax.map(apply, stack)
     weights = jnp.asarray(chosen.weights, logits.dtype)[:, None, None]
     if chosen.probabilities:
-        return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0, b=weights)
+        return mean(logits, weights)
     return jnp.sum(weights * logits, axis=0)

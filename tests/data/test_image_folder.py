@@ -57,7 +57,10 @@ def test_a_test_folder_without_classes_is_left_out(write_folder):
 @pytest.mark.parametrize(
     "splits, says",
     [
-        ({"training": TRAIN}, r"expected images as .*/train/CLASS/IMAGE, but .*pictures holds training"),
+        (
+            {"training": TRAIN},
+            r"expected images as .*/train/CLASS/IMAGE, or with a labels.csv in .*/train, but .*pictures holds training",
+        ),
         ({"train": {"ape": 2}}, "expected a folder for each of 2 or more classes in .*train, got ape"),
         ({"train": TRAIN | {"emu": 0, "fox": 0}}, r"train has no image \(.bmp, .gif, .* in emu, fox"),
         ({"train": TRAIN, "val": {"cat": 1, "cow": 1}}, "val has folders that are no class of train: cow"),

@@ -26,7 +26,9 @@ def described(recipe, *, size=None, shape=None, num_classes=None):
     )
     classes = num_classes or (1000 if recipe.data == "imagenet2012" else 10)
     train = range(size or SIZES[recipe.data])
-    return SimpleNamespace(name=recipe.data, train=train, num_classes=classes, image_shape=shape)
+    return SimpleNamespace(
+        name=recipe.data, train=train, num_classes=classes, image_shape=shape, label_kind="single"
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnjax import models
-from cnnjax.training.views import VIEWS, averaged
+from cnnjax.training.views import VIEWS, averaged, sigmoid_mean
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 5, 3)), jnp.float32)
 WEIGHT = jnp.asarray(np.random.default_rng(1).normal(size=(6, 5, 3, 7)), jnp.float32)
@@ -113,3 +113,12 @@ def test_a_network_of_one_size_takes_no_crops():
     variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
     with pytest.raises(ValueError, match="c5/linear: its kernel has shape .256, 120."):
         averaged(lambda images: model.apply(variables, images), images, views="five_crop")
+
+
+def test_of_classes_that_are_independent_each_probability_is_averaged():
+    found = jax.jit(lambda images: averaged(see, images, views="five_crop", mean=sigmoid_mean))(IMAGES)
+    pixels = np.asarray(IMAGES)
+    places = [(0, 0), (0, 1), (2, 0), (2, 1), (1, 0)]
+    crops = [logits_of(pixels[:, y : y + 4, x : x + 4]) for y, x in places]
+    expected = np.mean([1 / (1 + np.exp(-logits)) for logits in crops], axis=0)
+    np.testing.assert_allclose(jax.nn.sigmoid(found), expected, rtol=1e-4)
