@@ -86,7 +86,13 @@ def test_a_paper_is_judged(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "file, data",
-    [(file, data) for file in FILES for data in LARGER if (file.stem, data) not in TOO_SMALL],
+    [
+        # The 22 networks of that study take long to trace; tests/models has them at this size.
+        pytest.param(file, data, marks=[pytest.mark.slow] if file.stem == "architectures" else [])
+        for file in FILES
+        for data in LARGER
+        if (file.stem, data) not in TOO_SMALL
+    ],
     ids=lambda value: getattr(value, "stem", value),
 )
 def test_every_program_takes_the_images_of_larger_data(file, data):

@@ -92,7 +92,10 @@ def inputs(name):
 
 
 # Networks whose blocks others here have, too.
-ALIKE = ("cifar_preact_resnet", "fixup_resnet110", "preact_resnet50", "resnext50_32x4d", "wide_resnet16_4")
+ALIKE = (
+    *("cifar_preact_resnet", "fixup_resnet50", "fixup_resnet110", "inception_v3", "m34_res", "mobilenet_v1"),
+    *("preact_resnet18", "preact_resnet50", "r3d_18", "resnext50_32x4d", "wide_resnet16_4"),
+)
 
 
 @pytest.fixture(

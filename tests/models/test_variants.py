@@ -19,15 +19,6 @@ def made(name, **options):
     return jax.eval_shape(model.init_with_output, jax.random.key(0), inputs)
 
 
-@pytest.mark.parametrize("name", models.names())
-def test_parameters_and_logits(name):
-    logits, variables = made(name)
-    assert F.parameter_count(variables["params"]) == GOLDEN[name].parameters
-    assert models.PARAMETERS[name] == GOLDEN[name].parameters
-    assert jax.tree.leaves(logits)[0].shape == (2, *MAPS.get(name, ()), models.options(name)["num_classes"])
-    assert {str(leaf.dtype) for leaf in jax.tree.leaves(variables)} == {"float32"}
-
-
 # The larger and deeper variants of a family take long to trace.
 LONG = re.compile(
     r"(densenet(161|169|201)|efficientnet_b[2-7]|convnext_(small|base)|vgg1[13].*|vgg.*_bn|.*net(101|152)_?.*"
@@ -35,14 +26,24 @@ LONG = re.compile(
 )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if LONG.fullmatch(name) else [])
-        for name in models.names()
-        if GOLDEN[name].gmacs
-    ],
-)
+def each(names):
+    """Parameters of a test, those that take long marked as slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if LONG.fullmatch(name) else []) for name in names]
+
+
+def test_the_counts_that_are_told_are_those_of_the_papers():
+    assert models.PARAMETERS == {name: golden.parameters for name, golden in GOLDEN.items()}
+
+
+@pytest.mark.parametrize("name", each(models.names()))
+def test_parameters_and_logits(name):
+    logits, variables = made(name)
+    assert F.parameter_count(variables["params"]) == GOLDEN[name].parameters
+    assert jax.tree.leaves(logits)[0].shape == (2, *MAPS.get(name, ()), models.options(name)["num_classes"])
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(variables)} == {"float32"}
+
+
+@pytest.mark.parametrize("name", each(name for name in models.names() if GOLDEN[name].gmacs))
 def test_multiply_adds(name):
     variant = models.VARIANTS[name]
     total = sum(row.flops for row in rows(models.create(name), variant.image, dtype=variant.dtype))

@@ -93,7 +93,7 @@ def test_one_by_one_the_steps_are_the_same(digits, alone):
 def test_an_evaluation_has_every_example_once(digits, devices, monkeypatch):
     # 288 images in batches of 96 or so.
     monkeypatch.setattr("cnnjax.training.feed.EVALUATION_BATCH", 100)
-    made = engine(digits, Placement(devices=devices))
+    made = engine(digits, Placement(devices=devices), model=small())
     one = made.start()
     found = made.evaluate(one, "validation")
     split, variables = digits.validation, one.variables()

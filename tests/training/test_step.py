@@ -18,6 +18,8 @@ from cnnjax.training.parallel import check_batch, jit_step, make_mesh, pmap_step
 from cnnjax.training.step import LOSSES, Batch, Moments, Trainer
 
 STEPS, BATCH = 20, 32
+# It compiles sooner than a residual network.
+PLAIN = models.create("plain", depth=3, width=8, norm="batch")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def batches(digits, steps=STEPS, batch=BATCH):
 
 def trainer(**options):
     chosen = dict(
-        model=models.create("cifar_resnet", depth=8, width=8),
+        model=PLAIN,
         optimizer=Optimizer(options={"momentum": 0.9}, weight_decay=1e-4, decay="l2").make(0.05),
     )
     return Trainer(num_classes=10, **{**chosen, **options})
@@ -58,7 +60,8 @@ def run(step, state, digits, key, moments):
 
 
 def test_equals_a_loop_written_out(digits):
-    made, key = trainer(label_smoothing=0.1), jax.random.key(1)
+    made = trainer(model=models.create("cifar_resnet", depth=8, width=8), label_smoothing=0.1)
+    key = jax.random.key(1)
     state = start(made, digits)
     moments = moments_of(digits)
     found, losses = run(jax.jit(made.step), state, digits, key, moments)
@@ -100,7 +103,11 @@ AUGMENTED = Augmentation(crop=1, flip=True, cutout=2, mixup=0.2)
 )
 def test_over_eight_devices_it_is_as_on_one(digits, model_axis, monkeypatch):
     monkeypatch.setattr("cnnjax.training.parallel.SMALLEST_SHARD", 4)
-    made, key, moments = trainer(augmentation=AUGMENTED, averaging=0.9), jax.random.key(1), moments_of(digits)
+    made, key, moments = (
+        trainer(augmentation=AUGMENTED, averaging=0.9),
+        jax.random.key(1),
+        moments_of(digits),
+    )
     state = start(made, digits)
     mesh = make_mesh(model=model_axis)
     assert mesh.size == 8
