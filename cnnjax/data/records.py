@@ -18,26 +18,22 @@ _RECORDS_AT_ONCE = 1000
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Records:
-    """The records `indices`, `(n,)`, of a split of the set `title` in `folder`."""
+    """The records `indices`, `(n,)`, of a split of the set `title` in `folder`; `blank` as in `Examples`."""
 
     title: str
     folder: Path
     split: str
     indices: np.ndarray
     channels: int
+    blank: Any
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Encoded:
-        source, image, label = self._source
+        source, found = self._source
         record = source[int(self.indices[index])]
-        return Encoded(record[image], np.int32(record[label]))
-
-    @property
-    def blank(self) -> np.int32:
-        """See `Examples`."""
-        return np.int32(0)
+        return Encoded(record[found.image], found.labeled(record[found.label]))
 
     def name(self, index: int) -> str:
         """The number of a record in its split."""
@@ -49,7 +45,7 @@ class Records:
 
     @property
     def labels(self) -> np.ndarray:
-        """Class numbers `(n,)`, int32. All records of the split are read for them once, and then never again.
+        """As in `Examples`. All records of the split are read for them once, and then never again.
 
         Raises:
             ValueError: a record cannot be read, or its label is no class.
@@ -60,21 +56,22 @@ class Records:
     def _read_labels(self) -> np.ndarray:
         found = describe(self.title, self.folder)
         source, size = found.source(self.split), found.splits[self.split]
-        labels = np.empty(size, np.int32)
+        labels = []
         try:
             for start in range(0, size, _RECORDS_AT_ONCE):
                 some = range(start, min(start + _RECORDS_AT_ONCE, size))
-                labels[start : some.stop] = [record[found.label] for record in source.__getitems__(some)]
+                labels += [found.labeled(record[found.label]) for record in source.__getitems__(some)]
         except Exception as error:  # The readers of records and of examples each raise their own.
             raise unreadable(self.title, self.split, self.folder, error) from error
-        check_labels(self.title, self.split, labels, found.num_classes)
-        return labels
+        if not found.multi:
+            check_labels(self.title, self.split, np.stack(labels), found.num_classes)
+        return np.stack(labels)
 
     @functools.cached_property
-    def _source(self) -> tuple[Any, str, str]:
-        """TFDS's data source, and the keys of image and label."""
+    def _source(self) -> tuple[Any, Description]:
+        """TFDS's data source, and what it is one of."""
         found = describe(self.title, self.folder)
-        return found.source(self.split), found.image, found.label
+        return found.source(self.split), found
 
     def __getstate__(self) -> dict[str, Any]:
         # Files are opened anew by the process that reads.
@@ -96,7 +93,7 @@ def read_records(title: str, folder: Path) -> tuple[dict[str, Records], int]:
         for split in ("train", "test", "validation")
         if split in found.splits
     }
-    if "test" in splits and splits["test"][0].label < 0:
+    if "test" in splits and not found.multi and splits["test"][0].label < 0:
         del splits["test"]
     if "test" in splits:
         splits.pop("validation", None)
@@ -110,4 +107,5 @@ def _records(title: str, folder: Path, found: Description, split: str) -> Record
         split=split,
         indices=np.arange(found.splits[split]),
         channels=found.channels,
+        blank=found.labeled([] if found.multi else 0),
     )

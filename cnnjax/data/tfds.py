@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,13 +14,15 @@ from cnnjax.data.cache import load_or_build
 from cnnjax.data.folders import find
 from cnnjax.data.pictures import MODES
 
+SEVERAL = "labels"
+"""The key under which sets have several labels of an image."""
 _RECORDS_AT_ONCE = 1000
 
 
 def read(name: str, root: Path) -> dict[str, np.ndarray]:
     """Images and labels of the prepared set `name`, decoded once and then read from the cache.
 
-    Returns `num_classes`, `train_images` `(n, height, width, channels)`, `train_labels` `(n,)` and
+    Returns `num_classes`, `train_images` `(n, height, width, channels)`, `train_labels` as those of a `Split`, and
     `train_split`, the split's name in TFDS; the same for `test` where there is a test split, or a validation
     split to take its place.
 
@@ -35,8 +37,8 @@ def read(name: str, root: Path) -> dict[str, np.ndarray]:
 class Description(NamedTuple):
     """What a prepared set says about itself.
 
-    `shape` is `(height, width, channels)` with None where images differ; `splits` are their sizes by name; `builder`
-    is TFDS's.
+    `shape` is `(height, width, channels)` with None where images differ; `multi` says whether an image may show several
+    classes; `splits` are their sizes by name; `builder` is TFDS's.
     """
 
     builder: Any
@@ -44,12 +46,26 @@ class Description(NamedTuple):
     label: str
     shape: tuple[int | None, ...]
     num_classes: int
+    multi: bool
     splits: dict[str, int]
 
     @property
     def channels(self) -> int:
         """Of its images: 1, 3 or 4."""
         return cast(int, self.shape[-1])
+
+    def labeled(self, value: Any) -> Any:
+        """The label of an example as it stands in its record: an int32, or bool `(classes,)`.
+
+        Raises:
+            ValueError: one of several is no class of the set.
+        """
+        if not self.multi:
+            return np.int32(value)
+        shown = np.asarray(value, np.int64).reshape(-1)
+        if wrong := [index for index in shown.tolist() if not 0 <= index < self.num_classes]:
+            raise ValueError(f"the label {wrong[0]} is none of 0 to {self.num_classes - 1}")
+        return np.isin(np.arange(self.num_classes), shown)
 
     def source(self, split: str) -> Any:
         """TFDS's data source of a split, which leaves images encoded."""
@@ -67,17 +83,21 @@ def describe(name: str, folder: Path) -> Description:
 
     Raises:
         ValueError: it is not one of labeled uint8 images with 1, 3 or 4 channels, or has no split "train".
+
+    Labels are a ClassLabel, or, where an image may show several, a Sequence of them with the key "labels".
     """
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(folder)
     features = dict(builder.info.features.items())
-    image, label = _keys(builder.info.supervised_keys)
+    image, label = _keys(builder.info.supervised_keys, features)
     _check_features(name, features, image, label)
     splits = {split: info.num_examples for split, info in builder.info.splits.items()}
     if "train" not in splits:
         raise ValueError(f"{name} has no split 'train'; its splits are {', '.join(splits)}")
-    return Description(builder, image, label, features[image].shape, features[label].num_classes, splits)
+    multi = not isinstance(features[label], tfds.features.ClassLabel)
+    num_classes = (features[label].feature if multi else features[label]).num_classes
+    return Description(builder, image, label, features[image].shape, num_classes, multi, splits)
 
 
 def cache_key(name: str, folder: Path) -> str:
@@ -111,27 +131,30 @@ def _decode(name: str, folder: Path) -> dict[str, np.ndarray]:
     arrays = {"num_classes": np.asarray(num_classes)}
     for role, split in _split_names(found.splits).items():
         try:
-            images, labels = _decode_split(found.source(split), found.image, found.label, shape)
+            images, labels = _decode_split(found, split, shape)
         except Exception as error:  # The readers of records, of examples and of images each raise their own.
             raise unreadable(name, split, folder, error) from error
-        check_labels(name, split, labels, num_classes)
+        if not found.multi:
+            check_labels(name, split, labels, num_classes)
         arrays |= {f"{role}_images": images, f"{role}_labels": labels, f"{role}_split": np.asarray(split)}
     return arrays
 
 
-def _keys(supervised: Any) -> tuple[str, str]:
+def _keys(supervised: Any, features: Mapping[str, Any]) -> tuple[str, str]:
     """The keys of the image and its label: those that the set declares, or the usual ones."""
     match supervised:
         case (str(image), str(label)):
             return image, label
-    return "image", "label"
+    return "image", "label" if "label" in features else SEVERAL
 
 
 def _check_features(name: str, features: dict[str, Any], image: str, label: str) -> None:
     import tensorflow_datasets as tfds
 
-    found = (features.get(image), features.get(label))
-    if not (isinstance(found[0], tfds.features.Image) and isinstance(found[1], tfds.features.ClassLabel)):
+    found, labels = features.get(image), features.get(label)
+    if label == SEVERAL and isinstance(labels, tfds.features.Sequence):
+        labels = labels.feature
+    if not (isinstance(found, tfds.features.Image) and isinstance(labels, tfds.features.ClassLabel)):
         listed = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
         raise ValueError(f"{name} is no set of images with class labels; its features are {listed}")
     shape, dtype = features[image].shape, features[image].np_dtype
@@ -157,17 +180,15 @@ def _split_names(splits: Collection[str]) -> dict[str, str]:
     return {"train": "train"} if test is None else {"train": "train", "test": test}
 
 
-def _decode_split(
-    source: Any, image: str, label: str, shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
+def _decode_split(found: Description, split: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     import PIL.Image
 
+    source, labels = found.source(split), []
     images = np.empty((len(source), *shape), np.uint8)
-    labels = np.empty(len(source), np.int32)
     for start in range(0, len(source), _RECORDS_AT_ONCE):
         records = source.__getitems__(range(start, min(start + _RECORDS_AT_ONCE, len(source))))
         for index, record in enumerate(records, start):
-            with PIL.Image.open(io.BytesIO(record[image])) as picture:
+            with PIL.Image.open(io.BytesIO(record[found.image])) as picture:
                 images[index] = np.asarray(picture.convert(MODES[shape[-1]])).reshape(shape)
-            labels[index] = record[label]
-    return images, labels
+            labels.append(found.labeled(record[found.label]))
+    return images, np.stack(labels)

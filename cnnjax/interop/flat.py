@@ -24,7 +24,8 @@ def save_variables(path: Path, variables: Mapping[str, Any]) -> None:
     """
     flat = flatten_dict(dict(variables), sep="/")
     with replacing(path) as temporary:
-        safetensors.flax.save_file({name: jnp.asarray(leaf) for name, leaf in flat.items()}, temporary)
+        # Its own `save_file` makes files that nobody else may read.
+        temporary.write_bytes(safetensors.flax.save({name: jnp.asarray(leaf) for name, leaf in flat.items()}))
 
 
 def load_variables(

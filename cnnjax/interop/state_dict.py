@@ -47,5 +47,5 @@ def write_state_dict(path: str | Path, tensors: Mapping[str, np.ndarray]) -> Non
         raise ValueError(f"weights are written to .safetensors, .pth or .pt; got {path.name!r}")
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     with replacing(path) as temporary:
-        # What torch's readers of such files ask for.
-        safetensors.numpy.save_file(arrays, temporary, metadata={"format": "pt"})
+        # The metadata are what torch's readers of such files ask for. `save_file` makes files that nobody else may read.
+        temporary.write_bytes(safetensors.numpy.save(arrays, metadata={"format": "pt"}))

@@ -72,6 +72,11 @@ def run(
     devices = RunDevices(run_axis=run_axis) if devices is None else devices
     programs = plan(study)
     dataset = data.load(study.data, subset=study.subset)
+    if dataset.label_kind != "single":
+        raise ValueError(
+            f"a study needs images of one class each, and those of {study.data} may show several: train each network by "
+            f"itself (cnnjax train --data {study.data} --loss binary_cross_entropy)"
+        )
     programs = [_with_classes(program, dataset) for program in programs]
     _check(study, programs, dataset)
     store = Store(folder)

@@ -85,6 +85,18 @@ class Freeze:
 
         return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
+    def stopped(self, params: Any) -> Any:
+        """The parameters, the frozen ones as constants of a differentiation: no gradient is computed for them.
+
+        Raises:
+          ValueError: a pattern matches nothing.
+        """
+        if not self.patterns:
+            return params
+        return jax.tree.map(
+            lambda leaf, one: leaf if one else jax.lax.stop_gradient(leaf), params, self.trained(params)
+        )
+
     def apply(self, model: nn.Module, variables: Mapping[str, Any], *inputs: Any, **options: Any) -> Any:
         """`model.apply` in which what is frozen is a constant in evaluation mode.
 
@@ -102,19 +114,15 @@ class Freeze:
         Raises:
           ValueError: a pattern matches nothing.
         """
-        trained = self.trained(variables["params"])
-        modules = _frozen_modules(trained)
+        modules = _frozen_modules(self.trained(variables["params"]))
 
         def evaluate(next_function: Any, args: tuple, kwargs: dict, context: Any) -> Any:
             if kwargs.get("train") and context.module.path in modules:
                 kwargs = {**kwargs, "train": False}
             return next_function(*args, **kwargs)
 
-        params = jax.tree.map(
-            lambda leaf, one: leaf if one else jax.lax.stop_gradient(leaf), variables["params"], trained
-        )
         with nn.intercept_methods(evaluate):
-            return model.apply({**variables, "params": params}, *inputs, **options)
+            return model.apply({**variables, "params": self.stopped(variables["params"])}, *inputs, **options)
 
     def _trains(self, path: Path) -> bool:
         frozen = any(_matches(pattern.split("/"), path) for pattern in self.patterns)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.functional.names import lookup
-from cnnjax.training.freeze import freeze
+from cnnjax.training.freeze import Freeze, freeze
 from cnnjax.training.muon import muon, normalized_kernels
 
 DECAYED = frozenset({"kernel", "embedding"})
@@ -72,7 +72,7 @@ class Optimizer:
         self._check()
         decay = _decayed_by(self.weight_decay, self.decays) if self.weight_decay else optax.identity()
         before, after = (decay, optax.identity()) if self.decay == "l2" else (optax.identity(), decay)
-        still = [pattern for pattern, factor in self.rates.items() if factor == 0]
+        still = self.frozen.patterns
         # LAMB measures its ratio behind the decay.
         ratio = optax.scale_by_trust_ratio() if self.name == "lamb" else optax.identity()
         chain = optax.chain(
@@ -89,6 +89,11 @@ class Optimizer:
         if self.accumulate == 1:
             return chain
         return optax.MultiSteps(chain, self.accumulate).gradient_transformation()
+
+    @property
+    def frozen(self) -> Freeze:
+        """The parameters whose rate is 0."""
+        return freeze([pattern for pattern, factor in self.rates.items() if factor == 0])
 
     def _check(self) -> None:
         lookup(dict.fromkeys(("decoupled", "l2")), self.decay, "decay")

@@ -206,6 +206,7 @@ class Recipe:
             loss=self.loss,
             label_smoothing=self.label_smoothing,
             augmentation=self.augmentation,
+            frozen=self.optimizer.frozen,
             averaging=self.averaging,
             on_nonfinite=self.on_nonfinite,
             views=self.views,

@@ -19,6 +19,7 @@ from cnnjax.functional.names import lookup
 from cnnjax.models import Model
 from cnnjax.probes import Flow, gradient_flow
 from cnnjax.training.augmentation import Augmentation
+from cnnjax.training.freeze import Freeze
 from cnnjax.training.label_tally import LabelTally
 from cnnjax.training.labels import LABELS, Labels, one_against_all
 from cnnjax.training.metrics import Tally
@@ -76,7 +77,7 @@ class StepMetrics(NamedTuple):
 
     Attributes:
       loss, accuracy: means over the batch.
-      gradient_norm: of the gradient of all parameters.
+      gradient_norm: of the gradient of all parameters that are not frozen.
       finite: whether loss, gradient and update were; if not, there was no update.
     """
 
@@ -110,6 +111,7 @@ class Trainer:
       loss: one of `LOSSES`; for images of several classes none that is `OF_ONE_CLASS`.
       label_smoothing: share of each label that is spread evenly over the classes, or over present and absent.
       augmentation: of the training images.
+      frozen: parameters for which no gradient is computed; that they keep their values is the optimizer's.
       averaging: the decay of the moving averages, 0 for none. In step t it is min(averaging, (1 + t) / (10 + t)), so that
         the start does not weigh on them (as in TensorFlow's ExponentialMovingAverage).
       on_nonfinite: what follows a step in which something was not finite: "stop": the state stays as it was before that
@@ -124,6 +126,7 @@ class Trainer:
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
     augmentation: Augmentation = Augmentation()
+    frozen: Freeze = Freeze(())
     averaging: float = 0.0
     on_nonfinite: Literal["stop", "skip"] = "stop"
     views: str = "none"
@@ -195,7 +198,7 @@ class Trainer:
         """
 
         def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            variables = _collections(params, state.batch_stats)
+            variables = _collections(self.frozen.stopped(params), state.batch_stats)
             options: dict[str, Any] = dict(train=True, mutable=["batch_stats"], rngs={"dropout": key})
             logits, new = self.model.apply(variables, images, **options)
             losses = LOSSES[self.loss](logits, labels)

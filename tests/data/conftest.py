@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,19 @@ IMAGE = {"pythonClassName": "tensorflow_datasets.core.features.image_feature.Ima
 LABEL = {"pythonClassName": "tensorflow_datasets.core.features.class_label_feature.ClassLabel"}
 
 
-def feature_specs(shape: tuple[int | None, ...], classes: int) -> dict:
+SEQUENCE = {"pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence"}
+
+
+def feature_specs(shape: tuple[int | None, ...], classes: int, *, several: bool) -> dict:
     dimensions = ["-1" if size is None else str(size) for size in shape]
     image = IMAGE | {"image": {"dtype": "uint8", "shape": {"dimensions": dimensions}}}
-    return {"image": image, "label": LABEL | {"classLabel": {"numClasses": str(classes)}}}
+    label = LABEL | {"classLabel": {"numClasses": str(classes)}}
+    if several:
+        return {"image": image, "labels": SEQUENCE | {"sequence": {"feature": label, "length": "-1"}}}
+    return {"image": image, "label": label}
 
 
-def write_records(file: Path, images: np.ndarray, labels: np.ndarray) -> None:
+def write_records(file: Path, images: np.ndarray, labels: Sequence[int] | Sequence[list[int]]) -> None:
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -43,14 +49,19 @@ def write_records(file: Path, images: np.ndarray, labels: np.ndarray) -> None:
         PIL.Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(png, "png")
         example = tf_example_pb2.Example()
         example.features.feature["image"].bytes_list.value.append(png.getvalue())
-        example.features.feature["label"].int64_list.value.append(int(label))
+        several = isinstance(label, list)
+        values = example.features.feature["labels" if several else "label"].int64_list.value
+        values.extend(label if several else [int(label)])
         writer.write(example.SerializeToString())
     writer.close()
 
 
 @pytest.fixture
 def write_set(tmp_path: Path) -> Callable[..., dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Writes `tmp_path/sets/<name>/<version>` and returns images and labels by split."""
+    """Writes `tmp_path/sets/<name>/<version>` and returns images and labels by split.
+
+    Labels are classes, or for images that may show several lists of them.
+    """
 
     def write(
         name: str = "tiny",
@@ -59,7 +70,7 @@ def write_set(tmp_path: Path) -> Callable[..., dict[str, tuple[np.ndarray, np.nd
         shape: tuple[int | None, ...] = (4, 5, 3),
         splits: dict[str, int] | None = None,
         classes: int = 3,
-        labels: np.ndarray | None = None,
+        labels: np.ndarray | list[list[int]] | None = None,
         features: dict | None = None,
         file_format: str = "array_record",
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -74,7 +85,8 @@ def write_set(tmp_path: Path) -> Callable[..., dict[str, tuple[np.ndarray, np.nd
             infos[-1]["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
         info = {"name": short, "version": version, "fileFormat": file_format, "splits": infos}
         (folder / "dataset_info.json").write_text(json.dumps(info))
-        specs = {"featuresDict": {"features": features or feature_specs(shape, classes)}}
+        made = feature_specs(shape, classes, several=isinstance(labels, list))
+        specs = {"featuresDict": {"features": features or made}}
         specs["pythonClassName"] = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
         (folder / "features.json").write_text(json.dumps(specs))
         return written

@@ -39,6 +39,15 @@ def test_records_are_what_was_written(read):
     assert splits["train"].name(7) == "record 7 of train of tiny"
 
 
+def test_records_that_show_several_classes(read):
+    splits, num_classes, _ = read(labels=[[2], [], [0, 2]], splits={"train": 3, "test": 2})
+    expected = [[False, False, True], [False, False, False], [True, False, True]]
+    train = splits["train"]
+    assert num_classes == 3 and train.labels.tolist() == expected and len(splits["test"]) == 2
+    assert train[2].label.tolist() == expected[2] and train.blank.tolist() == [False] * 3
+    assert pickle.loads(pickle.dumps(train.take(np.array([2]))))[0].label.tolist() == expected[2]
+
+
 def test_some_records_also_in_another_process(read):
     splits, _, written = read()
     some = splits["train"].take(np.array([9, 2, 5])).take(np.array([2, 0]))

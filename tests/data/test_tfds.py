@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from cnnjax.data import load
 from cnnjax.data.tfds import read
+from cnnjax.study import Study, run
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 1), (4, 5, 3), (4, 5, 4)])
@@ -20,6 +22,27 @@ def test_decoded_arrays_are_those_that_were_encoded(write_set, tmp_path, shape):
         assert arrays[f"{split}_images"].dtype == np.uint8 and arrays[f"{split}_labels"].dtype == np.int32
         np.testing.assert_array_equal(arrays[f"{split}_images"], images)
         np.testing.assert_array_equal(arrays[f"{split}_labels"], labels)
+
+
+SEVERAL = [[2], [], [0, 2], [1, 0], [1, 1, 2]]
+SHOWN = np.array([[0, 0, 1], [0, 0, 0], [1, 0, 1], [1, 1, 0], [0, 1, 1]], bool)
+
+
+def test_images_may_show_several_classes(write_set, tmp_path):
+    write_set(labels=SEVERAL, splits={"train": 5, "test": 3})
+    arrays = read("tiny", tmp_path / "sets")
+    np.testing.assert_array_equal(arrays["train_labels"], SHOWN)
+    np.testing.assert_array_equal(arrays["test_labels"], SHOWN[:3])
+    assert arrays["train_labels"].dtype == bool and int(arrays["num_classes"]) == 3
+    found = load("tiny", data_dir=tmp_path / "sets", validation=0.4)
+    assert found.label_kind == "multi" and len(found.train) == 3 and len(found.validation) == 2
+    with pytest.raises(
+        ValueError, match="a study needs images of one class each, and those of tiny may show"
+    ):
+        study = Study(name="s", question="?", grid={"depth": [2]}, data="tiny")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
+            run(study, tmp_path / "study", quiet=True)
 
 
 def test_a_set_that_was_prepared_anew_is_decoded_anew(write_set, tmp_path):
@@ -45,6 +68,7 @@ TEXT = {"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text"
             r"images of shape \(None, None, 3\), expected images of one fixed shape: read them with open_stream",
         ),
         ({"splits": {"extra": 4, "test": 4}}, "tiny has no split 'train'; its splits are extra, test"),
+        ({"labels": [[0], [1, 3]] * 15}, r"cannot be read \(the label 3 is none of 0 to 2\)"),
         ({"labels": np.full(30, -1)}, "the train split of tiny has labels from -1 to -1, expected 0 to 2"),
     ],
 )

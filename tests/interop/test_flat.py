@@ -32,6 +32,12 @@ def test_what_is_saved_is_loaded(saved):
     assert held == parameter_count(made["params"])
 
 
+def test_others_may_read_it_as_any_file(saved):
+    other = saved[2].with_name("other")
+    other.touch()
+    assert saved[2].stat().st_mode == other.stat().st_mode
+
+
 def test_narrow_numbers_are_widened(saved):
     model, made, path = saved
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), made)

@@ -12,6 +12,7 @@ from cnnjax import data, models
 from cnnjax import functional as F
 from cnnjax.nn import BatchNorm
 from cnnjax.training.augmentation import Augmentation
+from cnnjax.training.freeze import Freeze
 from cnnjax.training.metrics import Tally
 from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.parallel import check_batch, jit_step, make_mesh, pmap_step, replicated, state_shardings
@@ -211,3 +212,24 @@ def test_evaluation_is_that_of_running_statistics(digits):
 def test_what_does_not_fit_is_named(act, text):
     with pytest.raises(ValueError, match=text):
         act()
+
+
+def test_no_gradient_is_computed_for_what_is_frozen(digits):
+    key, moments, batch = jax.random.key(1), moments_of(digits), batches(digits, steps=1)[0]
+    optimizer = Optimizer(options={"momentum": 0.9}, rates={"stem": 0.0, "stack": 0.0})
+    found = {}
+    for frozen in (Freeze(()), optimizer.frozen):
+        made = trainer(optimizer=optimizer.make(0.05), frozen=frozen)
+        state = start(made, digits)
+        lowered = jax.jit(made.step).lower(state, batch, key, moments)
+        new, metrics = lowered.compile()(state, batch, key, moments)
+        found[bool(frozen.patterns)] = (
+            new,
+            float(metrics.gradient_norm),
+            lowered.as_text().count("convolution"),
+        )
+    (free, norm, convolutions), (new, smaller, fewer) = found[False], found[True]
+    # What was computed for nothing was thrown away.
+    jax.tree.map(np.testing.assert_array_equal, new.params, free.params)
+    assert smaller < norm and fewer <= convolutions / 2
+    jax.tree.map(np.testing.assert_array_equal, new.params["stem"], state.params["stem"])
