@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -37,6 +38,13 @@ def pytest_unconfigure() -> None:
     """Takes the folder of compiled programs away, in the process that made it."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a file of tests has traced and compiled is of no use to the next, and to walk over it takes a collector long."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_devices_do_not_change_what_is_computed(bench_scaling):
     np.testing.assert_allclose(losses[1:], losses[:1] * 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("by", ["jit", "pmap"])
+@pytest.mark.parametrize("by", ["jit", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_collectives_are_found_in_a_profile(bench_scaling, by):
     assert bench_scaling.exchange(by, 2)() > 0
 

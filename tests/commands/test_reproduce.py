@@ -25,7 +25,7 @@ def test_papers_are_listed_by_the_first_line_of_their_files(papers, capsys):
     assert capsys.readouterr().out == "other2021  Another one.\ntiny2020   A tiny paper: does it run?\n"
 
 
-@pytest.mark.parametrize(("tier", "seeds"), [("small", 2), ("full", 3)])
+@pytest.mark.parametrize(("tier", "seeds"), [("small", 2), pytest.param("full", 3, marks=pytest.mark.slow)])
 def test_a_tier_is_run(papers, tmp_path, tier, seeds):
     args = ["reproduce", "tiny2020", "--tier", tier, "--experiments", str(papers)]
     assert main([*args, "--steps", "0", "--quiet", "--out", str(tmp_path / "out")]) == 0

@@ -50,6 +50,7 @@ def test_the_predicted_gradient(capsys):
     assert "first layer's mean squared gradient is 10^-3.01 of" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_parts_that_run_in_training_only(capsys):
     options = ["aux=true", "num_classes=7", "depths=(1,4,1)", "width=8", "stem=cifar"]
     assert main(["summary", "googlenet", "--input", "32,32,3", "--json", "--option", *options]) == 0

@@ -38,6 +38,7 @@ def test_the_first_blocks_of_stages_stand_apart():
     assert found["stage4/block/project/linear/kernel"] == (3, 1, 1, 384, 64)
 
 
+@pytest.mark.slow
 def test_a_wider_one():
     table = rows(models.create("mobilenet_v2", width_multiplier=1.4), (224, 224, 3))
     ends = [row for row in table if row.name in ("stem", "last") or row.name.endswith("_first/project")]

@@ -365,7 +365,8 @@ def check_slopes(name, points):
 
 
 def test_gradients_of_wide_nets_follow_the_theory():
-    check_slopes("tanh", [(0.8, 0.1), (1.76, 0.05), (3.0, 0.05)])
+    # One that vanishes, and one that explodes; the slow test has more.
+    check_slopes("tanh", [(0.8, 0.1), (3.0, 0.05)])
 
 
 @pytest.mark.slow

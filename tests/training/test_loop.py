@@ -139,6 +139,8 @@ def test_stopped_between_two_records_it_goes_on_from_there(whole, digits, tmp_pa
     assert told == []
 
 
+# tests/training/test_checkpoints.py restores onto other devices in every run.
+@pytest.mark.slow
 def test_it_goes_on_by_other_placements(whole, digits, tmp_path):
     train(trainer(), digits, PLAN, tmp_path, placement=ONE, watcher=stopping(8))
     state = train(trainer(), digits, PLAN, tmp_path, placement=Placement(by="pmap"))
