@@ -1,5 +1,6 @@
 """Strict mode for every test: no silent promotion of ranks or types, several devices, real data where it exists."""
 
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -32,6 +33,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Tracing makes many objects that live for a moment: at Python's own threshold a ninth of the time goes into collecting them.
+gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_unconfigure() -> None:
