@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.training.metrics import BINS, bin_of, ratio, reliability, with_none
+from cnnjax.training.metrics import Reliability, ratio, with_none
 
 SCORES = 400
 """Bins of logits, by which the examples of a class are ranked: 0.05 wide from -10 to 10, the outer ones open."""
@@ -17,7 +17,7 @@ _WIDTH = 0.05
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("loss", "exact", "present", "absent", "confidence", "binned", "right"),
+    data_fields=("loss", "exact", "present", "absent", "reliability"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,17 +30,14 @@ class LabelTally:
       loss: sum of the losses.
       exact: how many examples have all their classes predicted and no other.
       present, absent: `(classes, SCORES)`: by class and logit, how many examples show the class and how many do not.
-      confidence, binned, right: `(BINS,)`: by the probability of a class in an example, their sum of it, how many they are,
-        and how many of these classes are there.
+      reliability: of every class in every example, right where the class is there.
     """
 
     loss: jax.Array
     exact: jax.Array
     present: jax.Array
     absent: jax.Array
-    confidence: jax.Array
-    binned: jax.Array
-    right: jax.Array
+    reliability: Reliability
 
     @classmethod
     def of(
@@ -63,16 +60,12 @@ class LabelTally:
         scores = jnp.ceil(jnp.clip(logits / _WIDTH, 1 - half, half)).astype(jnp.int32) + half - 1
         counts = jnp.zeros((2, classes, SCORES), jnp.float32)
         counts = counts.at[there.astype(jnp.int32), jnp.arange(classes)[None], scores].add(each)
-        probabilities = jax.nn.sigmoid(logits)
-        bins, zeros = bin_of(probabilities), jnp.zeros(BINS, jnp.float32)
         return cls(
             loss=jnp.sum(jnp.where(weights > 0, losses.astype(jnp.float32), 0)),
             exact=jnp.sum(jnp.where(jnp.all((logits > 0) == there, axis=-1), weights, 0)),
             present=counts[1],
             absent=counts[0],
-            confidence=zeros.at[bins].add(probabilities * each),
-            binned=zeros.at[bins].add(each),
-            right=zeros.at[bins].add(jnp.where(there, each, 0)),
+            reliability=Reliability.of(jax.nn.sigmoid(logits), there, each),
         )
 
     def __add__(self, other: "LabelTally") -> "LabelTally":
@@ -100,7 +93,7 @@ class LabelTally:
         examples = (sums.present + sums.absent)[0].sum()
         if not examples:
             raise ValueError("there are no examples to measure")
-        labels = sums.binned.sum()
+        labels = examples * len(sums.present)
         hits, misses = sums.present[:, SCORES // 2 :].sum(axis=1), sums.present[:, : SCORES // 2].sum(axis=1)
         alarms = sums.absent[:, SCORES // 2 :].sum(axis=1)
         average_precision = _average_precision(sums.present, sums.absent)
@@ -115,7 +108,7 @@ class LabelTally:
             **{f"class_{name}": value for name, value in _rates(hits, misses, alarms).items()},
             "class_average_precision": average_precision,
             "class_examples": (hits + misses).astype(np.int64),
-            "calibration_error": float(np.abs(sums.right - sums.confidence).sum() / labels),
+            "calibration_error": self.reliability.error(),
             "examples": int(examples),
         }
 
@@ -128,7 +121,7 @@ class LabelTally:
           ValueError: there are no examples.
         """
         found = {name: with_none(np.asarray(value)) for name, value in self.metrics().items()}
-        return {**found, "reliability": reliability(self.confidence, self.binned, self.right)}
+        return {**found, "reliability": self.reliability.report()}
 
 
 def _rates(hits: np.ndarray, misses: np.ndarray, alarms: np.ndarray) -> dict[str, np.ndarray]:

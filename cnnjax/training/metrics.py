@@ -7,15 +7,61 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 BINS = 15
 """Bins of confidence for the calibration error (Guo et al. 2017)."""
 
 
 @functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("confidence", "count", "right"), meta_fields=()
+)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Reliability:
+    """Predictions by the bin of their probability, as sums `(BINS,)`. A bin is open below and closed above.
+
+    Attributes:
+      confidence: of the probabilities.
+      count: how many predictions there are.
+      right: how many of them are right.
+    """
+
+    confidence: jax.Array
+    count: jax.Array
+    right: jax.Array
+
+    @classmethod
+    def of(cls, probabilities: jax.Array, right: jax.Array, weights: jax.Array) -> "Reliability":
+        """The sums of predictions, all of one shape: probabilities, whether they are right, 0 for what does not count."""
+        bins = jnp.clip(jnp.ceil(probabilities * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
+        zeros = jnp.zeros(BINS, jnp.float32)
+        return cls(
+            confidence=zeros.at[bins].add(probabilities * weights),
+            count=zeros.at[bins].add(weights),
+            right=zeros.at[bins].add(jnp.where(right, weights, 0)),
+        )
+
+    def error(self) -> float:
+        """The expected calibration error (Naeini et al. 2015): the mean of |share that is right - probability| of a bin."""
+        confidence, count, right = (
+            np.asarray(x, np.float64) for x in (self.confidence, self.count, self.right)
+        )
+        return float(np.abs(right - confidence).sum() / count.sum())
+
+    def report(self) -> dict[str, list[Any]]:
+        """Means and counts of the bins as JSON; None in an empty bin."""
+        confidence, count, right = (
+            np.asarray(x, np.float64) for x in (self.confidence, self.count, self.right)
+        )
+        return {
+            "confidence": with_none(ratio(confidence, count)),
+            "accuracy": with_none(ratio(right, count)),
+            "count": count.astype(np.int64).tolist(),
+        }
+
+
+@functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("loss", "top5", "confusion", "confidence", "binned", "right"),
+    data_fields=("loss", "top5", "confusion", "reliability"),
     meta_fields=(),
 )
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,16 +72,13 @@ class Tally:
       loss: sum of the losses.
       top5: how many have their class among the five likeliest (or all, where there are fewer).
       confusion: `(classes, classes)`, examples by true and by predicted class.
-      confidence, binned, right: `(BINS,)`: by the probability of the predicted class, their sum of it, how many they are,
-        and how many of these are right.
+      reliability: of the predicted classes.
     """
 
     loss: jax.Array
     top5: jax.Array
     confusion: jax.Array
-    confidence: jax.Array
-    binned: jax.Array
-    right: jax.Array
+    reliability: Reliability
 
     @classmethod
     def of(
@@ -58,16 +101,11 @@ class Tally:
         own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
         before = jnp.arange(classes)[None] < labels[:, None]
         rank = jnp.sum((logits > own) | (before & (logits == own)), axis=-1)
-        correct = jnp.where(predicted == labels, weights, 0)
-        bins = bin_of(confidence)
-        zeros = jnp.zeros(BINS, jnp.float32)
         return cls(
             loss=jnp.sum(jnp.where(weights > 0, losses.astype(jnp.float32), 0)),
             top5=jnp.sum(jnp.where(rank < 5, weights, 0)),
             confusion=jnp.zeros((classes, classes), jnp.float32).at[labels, predicted].add(weights),
-            confidence=zeros.at[bins].add(confidence * weights),
-            binned=zeros.at[bins].add(weights),
-            right=zeros.at[bins].add(correct),
+            reliability=Reliability.of(confidence, predicted == labels, weights),
         )
 
     def __add__(self, other: "Tally") -> "Tally":
@@ -97,7 +135,7 @@ class Tally:
             "accuracy": float(np.trace(sums.confusion) / examples),
             "top5": float(sums.top5 / examples),
             "class_accuracy": class_accuracy,
-            "calibration_error": float(np.abs(sums.right - sums.confidence).sum() / examples),
+            "calibration_error": self.reliability.error(),
             "confusion": sums.confusion.astype(np.int64),
             "examples": int(examples),
         }
@@ -115,13 +153,8 @@ class Tally:
             **found,
             "class_accuracy": with_none(found["class_accuracy"]),
             "confusion": found["confusion"].tolist(),
-            "reliability": reliability(self.confidence, self.binned, self.right),
+            "reliability": self.reliability.report(),
         }
-
-
-def bin_of(probabilities: jax.Array) -> jax.Array:
-    """The bins of probabilities, int32; each is open below and closed above."""
-    return jnp.clip(jnp.ceil(probabilities * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
 
 
 def ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -134,13 +167,3 @@ def with_none(numbers: np.ndarray) -> Any:
     found = np.asarray(numbers).astype(object)
     found[found != found] = None
     return found.tolist()
-
-
-def reliability(confidence: ArrayLike, binned: ArrayLike, right: ArrayLike) -> dict[str, list[Any]]:
-    """Sums by bin of confidence, as a tally holds them, as means and counts in JSON; None in an empty bin."""
-    confidence, binned, right = (np.asarray(x, np.float64) for x in (confidence, binned, right))
-    return {
-        "confidence": with_none(ratio(confidence, binned)),
-        "accuracy": with_none(ratio(right, binned)),
-        "count": binned.astype(np.int64).tolist(),
-    }
