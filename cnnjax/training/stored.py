@@ -12,7 +12,7 @@ import jax
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
-from cnnjax.training import hosts
+from cnnjax.training import abandoned, hosts
 from cnnjax.training.checksums import checksums, leaves, path_of
 
 __all__ = [
@@ -155,15 +155,18 @@ def load(folder: Path, saved: Mapping[str, Any], like: Any, *, partial: bool = F
       Damaged: the arrays cannot be read, by this process or another, or are not what was written.
     """
     tree, failure = None, None
-    try:
-        tree = _load(folder, like, partial)
-    except (MemoryError, jax.errors.JaxRuntimeError):
-        raise
-    except Exception as error:
-        # Orbax raises errors of many kinds for files that are cut off or gone.
-        failure = error
+    with abandoned.unheard():
+        try:
+            tree = _load(folder, like, partial)
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:
+            # Orbax raises errors of many kinds for files that are cut off or gone.
+            failure = brief(error)
+        if failure is not None:
+            abandoned.end()
     if hosts.agree(failure is not None):
-        raise Damaged(brief(failure) if failure else "another process cannot read it") from failure
+        raise Damaged(failure or "another process cannot read it")
     found = checksums(tree)
     wrong = [path for path, sum_ in found.items() if saved[path][-1] != sum_[-1]]
     if hosts.agree(bool(wrong)):

@@ -1,11 +1,13 @@
 """Checkpoints: which are kept, that damage never goes unnoticed, and what is said of the wrong ones."""
 
 import contextlib
+import gc
 import json
 import os
 import resource
 import shutil
 import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +105,22 @@ def test_no_damage_to_any_file_goes_unnoticed(folder, written, tmp_path, damage)
             noticed += 1
             assert found.passed_over[0].startswith("the checkpoint of step 5 is damaged: ")
     assert noticed >= 1
+
+
+def test_orbax_leaves_nothing_behind_that_complains_later(tmp_path, caplog, monkeypatch):
+    """It reads all arrays at once and abandons the others when one fails."""
+    tree = {str(index): jnp.full(20_000, index) for index in range(20)}
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, tree)
+    for file in tmp_path.glob("2/state/**/d/*"):
+        os.truncate(file, file.stat().st_size // 2)
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(tree).step == 1
+    gc.collect()
+    assert not heard and not caplog.records and sys.unraisablehook == heard.append
 
 
 def test_a_half_written_checkpoint_is_none(folder):
