@@ -31,7 +31,10 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """List training runs: state, steps, best validation accuracy, test accuracy, time. They may be at work."""
+    """List training runs: state, steps, best validation accuracy, test accuracy, time. They may be at work.
+
+    Where images show several classes, mean average precision takes the place of accuracy.
+    """
 
     folder: Annotated[Positional[Path], arg(metavar="DIR", help_behavior_hint="(default: runs)")] = Path(
         "runs"
@@ -107,7 +110,7 @@ def _read(folder: Path) -> dict[str, Any]:
         "epoch": step / each if each else None,
         "best": _finite(status.best) if status else None,
         "best_step": status.best_step if status else None,
-        "test": _finite(test.get("accuracy")),
+        "test": _finite(test.get(journal.HEADLINE[info["data"]["label_kind"]])),
         "seconds": _finite(status.seconds) if status else None,
         "updated": status.updated if status else info.get("started"),
         "error": status.error if status else None,

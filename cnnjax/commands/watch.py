@@ -98,9 +98,12 @@ class _Line:
         if evaluated or not self._console.is_terminal:
             parts = [f"step {record['step']:,}", f"epoch {record['epoch']:.1f}", _numbers(record)]
             if evaluated:
-                parts.append(
-                    f"validation {record['validation_accuracy']:.2%}, loss {record['validation_loss']:.4f}"
-                )
+                parts += [
+                    f"validation {record['validation_accuracy']:.2%}",
+                    f"loss {record['validation_loss']:.4f}",
+                ]
+            if (ranked := record.get("validation_mean_average_precision")) is not None:
+                parts.append(f"mean average precision {ranked:.2%}")
             self._console.print(", ".join(part for part in parts if part), soft_wrap=True)
 
     def note(self, text: str) -> None:

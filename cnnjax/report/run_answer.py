@@ -14,11 +14,15 @@ from cnnjax.report.run_figures import best
 from cnnjax.report.run_layers import gradient_ratios
 from cnnjax.report.run_metrics import SHARES, percent
 from cnnjax.report.scale import number
-from cnnjax.training.journal import RunRecord, state
+from cnnjax.training.journal import HEADLINE, RunRecord, state
 
 __all__ = ["paragraph", "warnings"]
 
-OF_LABELS = ("mean_average_precision", "f1", "exact_match")
+REACHED = {
+    "single": "classifies {} of the {} images correctly",
+    "multi": "ranks the {1} images of each class with an average precision of {0} in the mean",
+}
+OF_LABELS = ("mean_average_precision", "accuracy", "f1", "exact_match")
 # The share of the time that may be spent waiting for input without a word about it.
 WAIT = 0.2
 
@@ -64,21 +68,20 @@ def _is_multi(run: RunRecord) -> bool:
 
 
 def _reached(run: RunRecord) -> str:
-    """The validation accuracy, the last and the best."""
-    last, found, who = _last(run.log, "validation_accuracy"), best(run.log), _who(run.info)
-    what = "labels" if _is_multi(run) else "images"
+    """What it reached by the measure that counts, at last and at best."""
+    kind, who = run.info["data"]["label_kind"], _who(run.info)
+    reached, column = REACHED[kind], f"validation_{HEADLINE[kind]}"
+    last, found = _last(run.log, column), best(run.info, run.log)
     if last is None or found is None:
-        steps, test = _step(run), (run.evaluation or {}).get("test")
-        if test:
-            return f"{who} classifies {_percent(test['accuracy'])} of the test {what} correctly after {steps:,} steps."
+        steps, share = _step(run), ((run.evaluation or {}).get("test") or {}).get(HEADLINE[kind])
+        if share is not None:
+            return f"{who} {reached.format(_percent(share), 'test')} after {steps:,} steps."
         return (
             f"{who} has been trained for {steps:,} steps." if steps else f"{who} has not recorded a step yet."
         )
     step, value = found
-    text = (
-        f"{who} classifies {_percent(last['validation_accuracy'])} of the validation {what} correctly after "
-    )
-    text += f"{int(last['step']):,} steps" + (f" or {last['epoch']:.3g} epochs" if last["epoch"] > 0 else "")
+    text = f"{who} {reached.format(_percent(last[column]), 'validation')} after {int(last['step']):,} steps"
+    text += f" or {last['epoch']:.3g} epochs" if last["epoch"] > 0 else ""
     return (
         f"{text}, its best."
         if step == last["step"]

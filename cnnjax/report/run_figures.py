@@ -11,7 +11,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from cnnjax.frame import Frame, Info
 from cnnjax.report import captions, style
 from cnnjax.report.plates import Plate
+from cnnjax.report.run_metrics import SHARES
 from cnnjax.report.scale import Range, View, set_ticks
+from cnnjax.training.journal import HEADLINE
 
 __all__ = ["best", "curves"]
 
@@ -20,21 +22,38 @@ LEFT, RIGHT, TOP, BOTTOM, GAP = 0.70, 0.08, 0.26, 0.40, 0.12
 POINTS = 400
 FEW = 40
 TRAINING, VALIDATION, BROKEN = style.SINGLE, "#c8660a", "#f3dcd3"
+# The color and the name of what is measured on the validation split.
+VALIDATED = {
+    "validation_loss": (VALIDATION, "validation"),
+    "validation_accuracy": (VALIDATION, "validation"),
+    "validation_mean_average_precision": ("#7a0177", f"validation, {SHARES['mean_average_precision']}"),
+}
 
 
-def best(log: Frame) -> tuple[int, float] | None:
-    """The step of the highest validation accuracy and what it was; the first of equal ones, None without any."""
-    known = log[log["validation_accuracy"].notna()]
+def best(info: Info, log: Frame) -> tuple[int, float] | None:
+    """The step of the highest validation `HEADLINE` and what it was; the first of equal ones, None without any."""
+    column = _headline(info)
+    known = log[log[column].notna()]
     if known.empty:
         return None
-    row = known.loc[known["validation_accuracy"].idxmax()]
-    return int(row["step"]), float(row["validation_accuracy"])
+    row = known.loc[known[column].idxmax()]
+    return int(row["step"]), float(row[column])
+
+
+def _headline(info: Info) -> str:
+    """The column that the best step is chosen by."""
+    return f"validation_{HEADLINE[info['data']['label_kind']]}"
+
+
+def _validated(info: Info) -> list[str]:
+    """The columns of the shares that are drawn of the validation split."""
+    return list(dict.fromkeys(("validation_accuracy", _headline(info))))
 
 
 def curves(info: Info, log: Frame) -> Iterator[Plate]:
     """The figures over steps that a log allows."""
     if _known(log, "loss", "accuracy", "validation_loss", "validation_accuracy"):
-        columns = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate")
+        columns = ("loss", "accuracy", "validation_loss", *_validated(info), "learning_rate")
         title = "Loss, accuracy and learning rate"
         yield _plate(
             "learning", "lead", title, _learning_words(info, log), _learning(info, log), log, columns
@@ -145,22 +164,23 @@ def _scale(axes: Axes, view: View, limits: Range) -> None:
 def _learning(info: Info, log: Frame) -> Figure:
     rates = bool(_known(log, "learning_rate"))
     figure, panels = _stack(info, log, [1.6, 1.6, *([0.75] if rates else [])])
-    for panel, column in zip(panels, ("loss", "accuracy"), strict=False):
-        options = {"log10": column == "loss"}
-        _line(panel, log, column, color=TRAINING, name="training", gaps=True, **options)
-        if _known(log, f"validation_{column}"):
-            _line(
-                panel, log, f"validation_{column}", color=VALIDATION, name="validation", gaps=False, **options
-            )
+    drawn = {"loss": ["validation_loss"], "accuracy": _validated(info)}
+    for panel, (measure, validated) in zip(panels, drawn.items(), strict=False):
+        scale = {"log10": measure == "loss"}
+        _line(panel, log, measure, color=TRAINING, name="training", gaps=True, **scale)
+        for column in _known(log, *validated):
+            color, name = VALIDATED[column]
+            _line(panel, log, column, color=color, name=name, gaps=False, **scale)
     _losses(panels[0], info)
     _accuracies(panels[1], info, log)
     if rates:
         _line(panels[2], log, "learning_rate", color=style.INK, name="", gaps=True, log10=True)
         _decades(panels[2], "learning rate")
-    handles, labels = panels[0].get_legend_handles_labels()
+    lines = [line for panel in panels[1::-1] for line in panel.get_legend_handles_labels()[0]]
+    named = {str(line.get_label()): line for line in lines}
     place = (LEFT / style.WIDTH, 1 - 0.04 / figure.get_figheight())
     figure.legend(
-        handles, labels, loc="upper left", bbox_to_anchor=place, ncols=2, borderpad=0, borderaxespad=0
+        named.values(), named, loc="upper left", bbox_to_anchor=place, ncols=3, borderpad=0, borderaxespad=0
     )
     return figure
 
@@ -183,15 +203,16 @@ def _losses(axes: Axes, info: Info) -> None:
 
 
 def _accuracies(axes: Axes, info: Info, log: Frame) -> None:
-    known = log[["accuracy", "validation_accuracy"]].to_numpy(float)
+    known = log[["accuracy", *_validated(info)]].to_numpy(float)
     finite, guess = known[np.isfinite(known)], _guessing(info)[1]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     low = min(low, guess)
     pad = 0.06 * max(high - low, 1e-3)
     _scale(axes, View("training step", "accuracy", "share"), Range(low - pad, low - pad, high + pad))
     axes.axhline(guess, color=style.GRAY, lw=0.8, ls=(0, (4, 3)), zorder=1)
-    if (found := best(log)) is not None:
-        axes.plot(*found, marker="o", ms=6, mfc="none", mec=VALIDATION, mew=1.1, zorder=5, gid="best")
+    if (found := best(info, log)) is not None:
+        color, _ = VALIDATED[_headline(info)]
+        axes.plot(*found, marker="o", ms=6, mfc="none", mec=color, mew=1.1, zorder=5, gid="best")
 
 
 @style.styled
@@ -237,15 +258,19 @@ def _joined(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
+def _spoken(info: Info) -> str:
+    return f"validation {SHARES[HEADLINE[info['data']['label_kind']]]}"
+
+
 def _learning_words(info: Info, log: Frame) -> str:
-    found, rates = best(log), bool(_known(log, "learning_rate"))
+    found, rates = best(info, log), bool(_known(log, "learning_rate"))
     return _joined(
         "Loss and learning rate are on log scales." if rates else "The loss is on a log scale.",
         _means(log),
         "It is measured on the batches as the network sees them, augmented and with dropout where the recipe has these, so "
         "it can be worse than validation.",
         "Dashed: guessing.",
-        f"Ring: the best validation accuracy, {100 * found[1]:.2f} % at step {found[0]:,}." if found else "",
+        f"Ring: the best {_spoken(info)}, {100 * found[1]:.2f} % at step {found[0]:,}." if found else "",
         "" if found else "The validation split was never evaluated.",
         _shaded(log),
     )

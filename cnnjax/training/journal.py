@@ -32,6 +32,9 @@ State = Literal["running", "stopped", "finished", "failed"]
 VALIDATION = ("loss", "accuracy", "top5", "mean_average_precision")
 """Of the metrics of an evaluation on the way those that a record holds, under "validation_" and their name; as far as there
 are such: the last but one for images of one class, the last for images that may show several."""
+HEADLINE = {"single": "accuracy", "multi": "mean_average_precision"}
+"""By kind of labels the metric that counts: the best checkpoint is that with its highest value on the validation split. Of
+labels of which few are present, a network that names none has most right."""
 LOG_COLUMNS = (
     *("step", "epoch", "loss", "accuracy", "gradient_norm", "learning_rate"),
     *("seconds", "images_per_second", "input_wait", "skipped"),
@@ -54,7 +57,7 @@ class Status:
       step: done so far.
       seconds: that training took so far, all processes together.
       updated: when this was written, in ISO format with the time zone.
-      best_step, best: the highest validation accuracy so far and its step; None without an evaluation.
+      best_step, best: the highest validation `HEADLINE` so far and its step; None without an evaluation.
       error: why it failed.
     """
 

@@ -1,6 +1,7 @@
 """A run: steps, records, evaluations, looks into every layer, checkpoints, and going on where it was."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -83,7 +84,7 @@ def train(
       placement: on which devices; may change when a run goes on.
       streaming: how a streamed set is read.
       learning_rate: the schedule, to record it; None leaves it out.
-      keep_last, keep_best: checkpoints that are kept, by step and by validation accuracy.
+      keep_last, keep_best: checkpoints that are kept, by step and by validation `HEADLINE`.
       tensorboard: write event files, too.
       settings: whatever else the numbers depend on, as JSON: compared when a run goes on.
       start: changes the first state of a new run (other initial parameters, say).
@@ -237,7 +238,8 @@ class _Run:
         if self.plan.due("evaluate", self.step) and self.engine.feed.sizes["validation"]:
             found = self.engine.evaluate(self.engine.one(state), "validation").metrics()
             record |= {f"validation_{name}": found[name] for name in journal.VALIDATION if name in found}
-            self.best = max(self.best, (self.step, found["accuracy"]), key=lambda best: best[1] or -1.0)
+            if (score := self._score(record)) is not None:
+                self.best = max(self.best, (self.step, score), key=lambda best: best[1] or -1.0)
         self.seconds += record["seconds"]
         self.pending = Pending()
         if hosts.is_first():
@@ -272,8 +274,13 @@ class _Run:
             "seconds": self.seconds,
             "best": self.best,
         }
-        score = (record or {}).get("validation_accuracy")
+        score = self._score(record or {})
         self.checkpoints.save(self.step, self.engine.one(state), score=score, about=about)
+
+    def _score(self, record: Mapping[str, Any]) -> float | None:
+        """By what a step is among the best; None where nothing was evaluated, or no class was there."""
+        value = record.get(f"validation_{journal.HEADLINE[self.engine.trainer.label_kind]}", math.nan)
+        return value if math.isfinite(value) else None
 
     def _restored(self) -> TrainState:
         found = self.checkpoints.restore(self.engine.like())

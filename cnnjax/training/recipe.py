@@ -74,7 +74,8 @@ class Recipe:
       evaluate_every: between two evaluations on the validation split.
       checkpoint_every: between two checkpoints.
       probe_every: between two looks into every layer; 0 for none.
-      keep_last, keep_best: checkpoints that are kept, by step and by validation accuracy.
+      keep_last, keep_best: checkpoints that are kept, by step and by validation accuracy (of labels of several
+        classes by mean average precision).
       tensorboard: write event files for TensorBoard, too.
       streaming: how streamed images are read.
       placement: on which devices.

@@ -48,6 +48,26 @@ def test_without_validation_the_test_comes_first(run):
     assert not any("Test error" in text or "confidence" in text for text in found)
 
 
+def test_labels_of_several_classes_are_judged_by_their_ranking(run):
+    info = run.info | {"data": run.info["data"] | {"label_kind": "multi"}}
+    log = run.log.assign(validation_mean_average_precision=math.nan)
+    log.loc[3, "validation_mean_average_precision"], log.loc[8, "validation_mean_average_precision"] = (
+        0.7,
+        0.6,
+    )
+    test = {"mean_average_precision": 0.61, "accuracy": 0.95, "f1": None, "exact_match": 0.5, "examples": 200}
+    first, second, *_ = sentences(
+        run, info=info, log=log, evaluation={"step": 6400, "validation": None, "test": test}
+    )
+    assert first == (
+        "cifar_resnet20 on cifar10 ranks the validation images of each class with an average precision of 60.0 % in the "
+        "mean after 6,300 steps or 17.9 epochs (best: 70.0 % at step 2,800)."
+    )
+    assert second == (
+        "On 200 test images: mean average precision 61.00%, accuracy 95.00%, F1 –, exact match 50.00%."
+    )
+
+
 def test_a_run_that_has_only_begun(run):
     nothing = {"log": run.log.head(0), "layers": run.layers.head(0), "status": None, "evaluation": None}
     assert sentences(run, **nothing) == ["cifar_resnet20 on cifar10 has not recorded a step yet."]

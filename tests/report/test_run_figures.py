@@ -50,15 +50,30 @@ def test_lines_are_the_log(run):
     np.testing.assert_allclose(
         drawn["validation_loss"], np.c_[known["step"], np.log10(known["validation_loss"])]
     )
-    np.testing.assert_allclose(drawn["best"], [best(run.log)])
+    np.testing.assert_allclose(drawn["best"], [best(run.info, run.log)])
     np.testing.assert_allclose(lines(plates(run)["speed"])["input_wait"], run.log[["step", "input_wait"]])
 
 
 def test_the_best_is_the_first_of_equal_ones(run):
     log = run.log.assign(validation_accuracy=math.nan)
-    assert best(log) is None and best(log.head(0)) is None
+    assert best(run.info, log) is None and best(run.info, log.head(0)) is None
     log.loc[[3, 5, 7], "validation_accuracy"] = [0.5, 0.75, 0.75]
-    assert best(log) == (600, 0.75)
+    assert best(run.info, log) == (600, 0.75)
+
+
+def test_labels_of_several_classes_are_judged_by_their_ranking(run):
+    info = run.info | {"data": run.info["data"] | {"label_kind": "multi"}}
+    log = run.log.assign(validation_mean_average_precision=1 - run.log["validation_accuracy"])
+    row = log["validation_accuracy"].idxmin()
+    found = best(info, log)
+    assert found == (log.loc[row, "step"], 1 - log.loc[row, "validation_accuracy"])
+    plate = next(curves(info, log))
+    drawn = lines(plate)
+    np.testing.assert_allclose(drawn["best"], [found])
+    assert drawn.keys() >= {"validation_accuracy", "validation_mean_average_precision"}
+    words = [text.get_text() for text in plate.figure.legends[0].get_texts()]
+    assert words == ["training", "validation", "validation, mean average precision"]
+    assert "Ring: the best validation mean average precision, " in plate.caption
 
 
 def test_long_logs_are_averaged(run, tmp_path):
