@@ -60,7 +60,7 @@ def segment(program: study.Program, devices: study.RunDevices, data: Data) -> Ru
         return advance(program, recorder, grid.WHOLE, *operands, shared)
 
     # All from one initializer: what the numbers are does not change the time.
-    start = functools.partial(initial_state, program, grid.WHOLE, program.runs[0].initializer)
+    start = functools.partial(initial_state, program, program.runs[0].initializer)
     runs = [*program.runs, *[program.runs[-1]] * (devices.padded(len(program.runs)) - len(program.runs))]
     numbers = numbers_of(runs)
     states = jax.jit(study.over_runs(start, run_axis="map"))(numbers, images)

@@ -50,6 +50,13 @@ def forgotten() -> Iterator[None]:
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def optax_promotes():
+    """Adam's bias correction in Optax, and some of its schedules, promote types."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

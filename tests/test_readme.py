@@ -44,12 +44,15 @@ def test_the_study_can_be_planned_whole_and_quick(tmp_path):
     file = tmp_path / "my_study.py"
     file.write_text(BLOCKS[6])
     study = load_study(file)
-    assert len(BLOCKS) == 7 and len(plan(study)) == 8
+    assert len(BLOCKS) == 8 and len(plan(study)) == 8
     assert RunOptions(quick=True).apply(study).steps == 4
     options = RunOptions(
         axis=(("activation", "tanh", "gelu"), ("skip", "no")), depths=(10, 20), data="cifar10"
     )
     assert options.apply(study).grid == {"activation": ["tanh", "gelu"], "skip": [False], "depth": [10, 20]}
+    exec(compile(BLOCKS[7], "README.md", "exec"), names := {})
+    remedies = plan(study.replace(grid=names["grid"]))
+    assert [program.optimizer.clip for program in remedies] == ["none", "norm", "none"]
 
 
 def test_it_counts_the_models():

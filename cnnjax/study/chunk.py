@@ -135,7 +135,7 @@ class Chunk:
 
     def _start(self, runs: Sequence[Run]) -> Callable[..., State]:
         """A function of (numbers, images) that makes the first states of runs with the same initializer."""
-        start = functools.partial(initial_state, self.program, self.study.steps, runs[0].initializer)
+        start = functools.partial(initial_state, self.program, runs[0].initializer)
         return over_runs(start, run_axis="map")
 
     def _compile(self) -> None:

@@ -6,31 +6,33 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import optax
-
 from cnnjax.functional.names import lookup
+from cnnjax.optim import Optimizer, Schedule, title
 from cnnjax.study.claims.claim import Claim, check_claims
 
-OPTIMIZERS: Mapping[str, Any] = MappingProxyType(
+OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
     {
-        "sgd": lambda rate: optax.sgd(rate),
-        "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
-        "nesterov": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
-        "adam": lambda rate: optax.adam(rate),
-        "adamw": lambda rate: optax.adamw(rate),
-        "rmsprop": lambda rate: optax.rmsprop(rate),
+        "sgd": Optimizer(),
+        "momentum": Optimizer(options={"momentum": 0.9}),
+        "nesterov": Optimizer(options={"momentum": 0.9, "nesterov": True}),
+        "adam": Optimizer(name="adam"),
+        # Optax's own, which draws everything to zero.
+        "adamw": Optimizer(name="adam", weight_decay=1e-4, decays={"**": 1.0}),
+        "rmsprop": Optimizer(name="rmsprop"),
+        "lamb": Optimizer(name="lamb"),
+        "lion": Optimizer(name="lion"),
+        "muon": Optimizer(name="muon"),
     }
 )
-"""Optimizers by name, each a function of the learning rate (a number, a traced number or a schedule)."""
+"""The optimizers that a study may call by a name."""
 
-SCHEDULES: Mapping[str, Any] = MappingProxyType(
+SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
     {
-        "constant": lambda rate, steps: optax.constant_schedule(rate),
-        "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, steps),
-        "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+        name: Schedule(name=name)
+        for name in ("constant", "cosine", "linear", "polynomial", "exponential", "one_cycle")
     }
 )
-"""Learning rate schedules by name, each a function of the initial rate and the number of steps."""
+"""The schedules of the learning rate that a study may call by a name."""
 
 TRAINING_AXES = ("batch_size", "optimizer", "schedule", "learning_rate")
 """Grid axes that are fields of the study; every other axis is "model" or an option of the model."""
@@ -56,8 +58,8 @@ class Study:
       seeds: how many, or which; a seed decides the initial parameters and the order of the batches.
       learning_rates: tried in every cell; the best on the validation split, by mean accuracy over the seeds, is the
         selected one.
-      optimizer: a name in `OPTIMIZERS`.
-      schedule: a name in `SCHEDULES`.
+      optimizer: a name in `OPTIMIZERS`, or a `cnnjax.optim.Optimizer`, whose fields say all there is to say.
+      schedule: a name in `SCHEDULES`, or a `cnnjax.optim.Schedule`, as one with a warm-up.
       steps: of training; 0 records the networks at initialization only.
       batch_size: examples a step.
       record_every: steps of one compiled call, at whose first step the layers are recorded (and at the very last one).
@@ -79,8 +81,8 @@ class Study:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seeds: int | Sequence[int] = 3
     learning_rates: Sequence[float] = (0.1,)
-    optimizer: str = "momentum"
-    schedule: str = "constant"
+    optimizer: str | Optimizer = "momentum"
+    schedule: str | Schedule = "constant"
     steps: int = 200
     batch_size: int = 64
     record_every: int = 25
@@ -107,8 +109,8 @@ class Study:
             raise ValueError(
                 f"study {self.name!r} needs a seed and a learning rate; got {self.seeds!r}, {self.learning_rates!r}"
             )
-        lookup(OPTIMIZERS, self.optimizer, "optimizer")
-        lookup(SCHEDULES, self.schedule, "schedule")
+        named_optimizer(self.optimizer)
+        named_schedule(self.schedule)
         self._check_steps()
         for name in self.quick:
             lookup({f.name: None for f in dataclasses.fields(self)}, name, "field of a study, in quick,")
@@ -156,6 +158,24 @@ class Study:
         return _plain({**fields, "seeds": self.seed_list})
 
 
+def named_optimizer(value: str | Optimizer) -> Optimizer:
+    """An optimizer, if need be by its name in `OPTIMIZERS`.
+
+    Raises:
+      ValueError: an unknown name (with the nearest).
+    """
+    return value if isinstance(value, Optimizer) else lookup(OPTIMIZERS, value, "optimizer")
+
+
+def named_schedule(value: str | Schedule) -> Schedule:
+    """A schedule, if need be by its name in `SCHEDULES`.
+
+    Raises:
+      ValueError: an unknown name (with the nearest).
+    """
+    return value if isinstance(value, Schedule) else lookup(SCHEDULES, value, "schedule")
+
+
 def _count(values: Any) -> int:
     """The number of values of an axis; 1 for what is no list, which `_check_list` names."""
     return len(values) if isinstance(values, Sequence | Mapping) else 1
@@ -187,6 +207,8 @@ def _plain(value: Any) -> Any:
 
 def _described(value: Any) -> str:
     """A value in words; of a function its name and what it was made with, `orthogonal.<locals>.initialize(gain=2.0)`."""
+    if isinstance(value, Optimizer | Schedule):
+        return title(value)
     if not inspect.isfunction(value):
         return getattr(value, "__qualname__", None) or repr(value)
     made_with = sorted(inspect.getclosurevars(value).nonlocals.items())

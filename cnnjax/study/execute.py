@@ -202,9 +202,7 @@ class _Engine:
         if jax.default_backend() != "cpu":
             return True
         numbers = jax.tree.map(lambda array: array[0], numbers_of(program.runs[:1]))
-        start = functools.partial(
-            initial_state, program, self.study.steps, program.runs[0].initializer, numbers
-        )
+        start = functools.partial(initial_state, program, program.runs[0].initializer, numbers)
         state = jax.eval_shape(start, jnp.zeros((1, *self.data.train.images.shape[1:])))
         size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         # A state is made, gathered and laid over the devices; the next programs' are there already.
@@ -250,7 +248,9 @@ def _with_classes(program: Program, dataset: Dataset) -> Program:
 
 
 def _check(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
-    """Whether labels are in range, every model takes the images, every batch can be drawn; nothing is computed."""
+    """Whether labels are in range, every model takes the images, every batch can be drawn, and every optimizer and schedule
+    fits; nothing is computed.
+    """
     for split in (dataset.train, dataset.validation, dataset.test):
         F.check_labels(split.labels, dataset.num_classes)
     for program in programs:
@@ -263,12 +263,16 @@ def _check(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
         for initializer in {repr(run.initializer): run.initializer for run in program.runs}.values():
             model = program.make_model(initializer)
             try:
-                jax.eval_shape(model.init, jax.random.key(0), images)
+                shapes = jax.eval_shape(model.init, jax.random.key(0), images)
             except (ValueError, TypeError) as error:
                 shape = "x".join(map(str, dataset.image_shape))
                 raise ValueError(
                     f"{program.title} does not take the {shape} images of {study.data}: {error}"
                 ) from error
+            jax.eval_shape(program.optimizer.make(0.1).init, shapes["params"])
+        if study.steps:
+            epoch = len(dataset.train) // program.batch_size
+            program.schedule.make(0.1, steps=study.steps, steps_per_epoch=epoch)
     _check_measures(study, programs, dataset)
 
 
@@ -282,7 +286,7 @@ def _check_measures(study: Study, programs: Sequence[Program], dataset: Dataset)
     data = _device_data(dataset) if study.measures else None
     for program in programs if study.measures else ():
         numbers = jax.tree.map(lambda array: array[0], numbers_of(program.runs[:1]))
-        start = functools.partial(initial_state, program, study.steps, program.runs[0].initializer, numbers)
+        start = functools.partial(initial_state, program, program.runs[0].initializer, numbers)
         state = jax.eval_shape(start, jnp.zeros((1, *dataset.image_shape)))
         rows = jax.ShapeDtypeStruct((1, program.batch_size), jnp.int32)
         function = functools.partial(measure, program, study.measures)

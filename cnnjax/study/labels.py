@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cnnjax.optim import Optimizer, Schedule, title
+
 
 def label(value: Any) -> Any:
     """A value of an axis as it stands in the tables: numbers and strings stay, None is "none", True "yes"."""
@@ -10,6 +12,8 @@ def label(value: Any) -> Any:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Optimizer | Schedule):
+        return title(value)
     if not isinstance(value, int | float | str):
         return getattr(value, "name", None) or getattr(value, "__name__", None) or str(value).lower()
     return value

@@ -7,7 +7,8 @@ from typing import Any
 
 from cnnjax import models
 from cnnjax.functional.names import lookup
-from cnnjax.study.config import OPTIMIZERS, SCHEDULES, TRAINING_AXES, Study
+from cnnjax.optim import Optimizer, Schedule
+from cnnjax.study.config import TRAINING_AXES, Study, named_optimizer, named_schedule
 from cnnjax.study.labels import label
 
 NUMERIC_OPTIONS = ("gain", "bias_std")
@@ -42,8 +43,8 @@ class Program:
     number: int
     model: str
     options: Mapping[str, Any]
-    optimizer: str
-    schedule: str
+    optimizer: Optimizer
+    schedule: Schedule
     batch_size: int
     runs: Sequence[Run]
 
@@ -141,9 +142,11 @@ def _split(
         lookup(known, option, f"axis of the grid or option of {model}")
     initializer = options.pop("initializer", None)
     numeric = {name: float(options.pop(name)) for name in NUMERIC_OPTIONS if name in options}
-    static = {"model": model, "options": options}
-    for field, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-        static[field] = training.get(field, getattr(study, field))
-        lookup(table, static[field], field)
-    static["batch_size"] = int(training.get("batch_size", study.batch_size))
+    static = {
+        "model": model,
+        "options": options,
+        "optimizer": named_optimizer(training.get("optimizer", study.optimizer)),
+        "schedule": named_schedule(training.get("schedule", study.schedule)),
+        "batch_size": int(training.get("batch_size", study.batch_size)),
+    }
     return static, initializer, numeric, rates

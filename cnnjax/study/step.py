@@ -13,7 +13,6 @@ from cnnjax import functional as F
 from cnnjax.data import Split, normalize
 from cnnjax.nn import RECORD, SLOTS
 from cnnjax.probes import Flow, Recorder
-from cnnjax.study.config import OPTIMIZERS, SCHEDULES
 from cnnjax.study.plan import Program
 
 EVALUATION_BATCH = 500
@@ -70,15 +69,13 @@ class Segment(NamedTuple):
     broken_layer: jax.Array
 
 
-def initial_state(
-    program: Program, total: int, initializer: Any, numbers: Numbers, images: jax.Array
-) -> State:
-    """A run before its first of `total` steps. `images`: a normalized batch, of which only the shape matters."""
+def initial_state(program: Program, initializer: Any, numbers: Numbers, images: jax.Array) -> State:
+    """A run before its first step. `images`: a normalized batch, of which only the shape matters."""
     options = {"gain": numbers.gain, "bias_std": numbers.bias_std}
     model = program.make_model(initializer, **{k: v for k, v in options.items() if v is not None})
     variables = model.init(jax.random.key(numbers.seed), images)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
-    memory = _optimizer(program, total, numbers).init(params)
+    memory = program.optimizer.make(optax.constant_schedule(numbers.learning_rate)).init(params)
     return State(jnp.zeros((), jnp.int32), params, batch_stats, memory, jnp.zeros((), bool))
 
 
@@ -103,7 +100,9 @@ def advance(
       data: on the device.
     """
     model = program.make_model()
-    optimizer = _optimizer(program, total, numbers)
+    epoch = len(data.train.labels) // program.batch_size
+    rate = program.schedule.make(numbers.learning_rate, steps=total, steps_per_epoch=epoch)
+    optimizer = program.optimizer.make(rate)
     steps = rows.shape[0]
 
     def step(state: State, row: jax.Array) -> tuple[State, tuple]:
@@ -199,10 +198,6 @@ def _padded(split: Split, size: int) -> Split:
     extra = size - len(split)
     images = jnp.pad(split.images, [(0, extra)] + [(0, 0)] * (split.images.ndim - 1))
     return Split(images, jnp.pad(split.labels, (0, extra), constant_values=-1))
-
-
-def _optimizer(program: Program, total: int, numbers: Numbers) -> optax.GradientTransformation:
-    return OPTIMIZERS[program.optimizer](SCHEDULES[program.schedule](numbers.learning_rate, max(total, 1)))
 
 
 class _Pass(NamedTuple):

@@ -5,21 +5,19 @@
 a run on disk, `hosts` joins several processes.
 """
 
+from cnnjax.optim import OPTIMIZERS, SCHEDULES, Freeze, Optimizer, Schedule, freeze
 from cnnjax.training.augmentation import Augmentation
-from cnnjax.training.freeze import Freeze, freeze
 from cnnjax.training.head import replace_head
 from cnnjax.training.layerwise import layer_depths, layerwise_decay
 from cnnjax.training.linear_probe import LinearProbe, embed, fit_linear, linear_probe
 from cnnjax.training.loop import Broken, train
 from cnnjax.training.metrics import Tally
 from cnnjax.training.network import Trained, evaluate, logits_of, trained
-from cnnjax.training.optimizers import OPTIMIZERS, Optimizer
 from cnnjax.training.placement import Placement
 from cnnjax.training.plan import Plan
 from cnnjax.training.presets import PRESETS
 from cnnjax.training.recipe import Recipe
 from cnnjax.training.run import InitFrom, begin, go_on
-from cnnjax.training.schedules import SCHEDULES, Schedule
 from cnnjax.training.step import LOSSES, Batch, Moments, StepMetrics, Trainer, TrainState
 from cnnjax.training.streamed import Streaming
 from cnnjax.training.views import VIEWS

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from cnnjax.optim import Optimizer, Schedule
 from cnnjax.training.augmentation import Augmentation
-from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.recipe import Recipe
-from cnnjax.training.schedules import Schedule
 
 _NESTEROV = {"momentum": 0.9, "nesterov": True}
 

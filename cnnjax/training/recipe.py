@@ -14,11 +14,11 @@ from cnnjax import models
 from cnnjax.data import Dataset, StreamedDataset, load, open_stream
 from cnnjax.data.dataset import LabelKind
 from cnnjax.functional.names import lookup
+from cnnjax.optim import Optimizer, Schedule
+from cnnjax.optim.schedules import Duration, in_steps
 from cnnjax.training.augmentation import Augmentation
-from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.placement import Placement
 from cnnjax.training.plan import Plan
-from cnnjax.training.schedules import Duration, Schedule, in_steps
 from cnnjax.training.step import Trainer
 from cnnjax.training.streamed import Streaming
 

@@ -17,9 +17,9 @@ from cnnjax.data import normalize
 from cnnjax.data.dataset import LabelKind
 from cnnjax.functional.names import lookup
 from cnnjax.models import Model
+from cnnjax.optim import Freeze
 from cnnjax.probes import Flow, gradient_flow
 from cnnjax.training.augmentation import Augmentation
-from cnnjax.training.freeze import Freeze
 from cnnjax.training.label_tally import LabelTally
 from cnnjax.training.labels import LABELS, Labels, one_against_all
 from cnnjax.training.metrics import Tally

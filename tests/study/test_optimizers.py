@@ -11,11 +11,19 @@ import pytest
 
 from cnnjax import data, models
 from cnnjax import functional as F
+from cnnjax.optim import Optimizer, Schedule
 from cnnjax.study import OPTIMIZERS, SCHEDULES, RunDevices, Study, run
 
 RATE, STEPS = 0.01, 6
-# What a study is run with; the constant rate with momentum is in test_run.py.
-TRAINED = {"nesterov": "linear", "adamw": "cosine"}
+# What a study is run with; the constant rate with momentum is in test_run.py. An epoch has 6 steps.
+TRAINED = {
+    "nesterov": ("nesterov", "linear"),
+    "adamw": ("adamw", "cosine"),
+    "clipped": (
+        Optimizer(options={"momentum": 0.9}, clip="norm", clip_at=0.5),
+        Schedule(name="linear", warmup="0.5 epochs"),
+    ),
+}
 # By name, the rate of step t of `STEPS`.
 RATES = {
     "constant": lambda t: RATE,
@@ -60,45 +68,58 @@ def rmsprop(memory, p, g, t):
     return g / np.sqrt(memory.v + 1e-8)
 
 
+def clipped(memory, p, g, t):
+    return momentum(memory, p, g * min(1, 0.5 / np.linalg.norm(g)), t)
+
+
 DIRECTIONS = {function.__name__: function for function in (sgd, momentum, nesterov, adam, adamw, rmsprop)}
+# By arm of the study, its direction and its rate.
+BY_HAND = {
+    "nesterov": (nesterov, RATES["linear"]),
+    "adamw": (adamw, RATES["cosine"]),
+    "clipped": (clipped, lambda t: RATE * (t / 3 if t < 3 else 1 - (t - 3) / 3)),
+}
 
 
-def by_hand(optimizer, schedule, params, gradient):
+def by_hand(direction, rate, params, gradient):
     """The update of every step, in float64. `gradient`: of (parameters, step)."""
     memory = SimpleNamespace(m=np.zeros_like(params), v=np.zeros_like(params))
     updates = []
     for t in range(STEPS):
-        direction = DIRECTIONS[optimizer](memory, params, gradient(params, t), t)
-        updates.append(-RATES[schedule](t) * direction)
+        updates.append(-rate(t) * direction(memory, params, gradient(params, t), t))
         params = params + updates[-1]
     return np.asarray(updates)
 
 
-def test_every_optimizer_and_schedule_has_its_formula_here():
-    assert set(DIRECTIONS) == set(OPTIMIZERS)
-    assert set(RATES) == set(SCHEDULES)
+def test_the_others_are_those_of_training():
+    for table, known, kind in ((OPTIMIZERS, DIRECTIONS, Optimizer), (SCHEDULES, RATES, Schedule)):
+        assert set(known) < set(table)
+        assert {name: table[name] for name in table if name not in known} == {
+            name: kind(name=name) for name in table if name not in known
+        }
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", RATES)
+@pytest.mark.parametrize("optimizer", DIRECTIONS)
 def test_steps_follow_the_formula(rng, optimizer, schedule):
     # Some gradients are so small that the epsilons count, the parameters so large that their decay does.
     gradients = rng.normal(size=(STEPS, 5)) * [1e-8, 1e-4, 1e-2, 1.0, 10.0]
     start = rng.normal(size=5) * 100
-    chosen = OPTIMIZERS[optimizer](SCHEDULES[schedule](jnp.float32(RATE), STEPS))
-    params = jnp.asarray(start, jnp.float32)
+    rate = SCHEDULES[schedule].make(jnp.float32(RATE), steps=STEPS, steps_per_epoch=1)
+    chosen = OPTIMIZERS[optimizer].make(rate)
+    params = {"bias": jnp.asarray(start, jnp.float32)}
     memory, updates = chosen.init(params), []
     for gradient in gradients:
-        update, memory = chosen.update(jnp.asarray(gradient, jnp.float32), memory, params)
+        update, memory = chosen.update({"bias": jnp.asarray(gradient, jnp.float32)}, memory, params)
         params = optax.apply_updates(params, update)
-        updates.append(update)
-    expected = by_hand(optimizer, schedule, start, lambda params, t: gradients[t])
+        updates.append(update["bias"])
+    expected = by_hand(DIRECTIONS[optimizer], RATES[schedule], start, lambda params, t: gradients[t])
     np.testing.assert_allclose(updates, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "last"), [("constant", RATE), ("cosine", 0.0), ("linear", 0.0)])
 def test_schedules_start_at_the_rate_and_end_where_they_should(name, last):
-    schedule = SCHEDULES[name](jnp.float32(RATE), STEPS)
+    schedule = SCHEDULES[name].make(jnp.float32(RATE), steps=STEPS, steps_per_epoch=1)
     rates = [float(schedule(t)) for t in range(STEPS + 1)]
     assert rates[0] == pytest.approx(RATE) and rates[-1] == pytest.approx(last, abs=1e-9)
     assert rates == pytest.approx([RATES[name](t) for t in range(STEPS + 1)], abs=1e-8)
@@ -109,7 +130,7 @@ def test_schedules_start_at_the_rate_and_end_where_they_should(name, last):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A study of some optimizers, in segments that are shorter than the schedule."""
-    arms = {o: {"optimizer": o, "schedule": schedule} for o, schedule in TRAINED.items()}
+    arms = {name: {"optimizer": chosen, "schedule": schedule} for name, (chosen, schedule) in TRAINED.items()}
     study = Study(
         name="optimizers",
         question="?",
@@ -159,11 +180,11 @@ def problem():
     )
 
 
-@pytest.mark.parametrize("optimizer", TRAINED)
+@pytest.mark.parametrize("arm", TRAINED)
 @pytest.mark.slow
-def test_a_study_trains_by_the_formula(trained, problem, optimizer):
+def test_a_study_trains_by_the_formula(trained, problem, arm):
     start, gradient, loss = problem
-    (row,) = trained.table("runs").query(f"arm == '{optimizer}'").to_dict("records")
-    end = start + by_hand(optimizer, TRAINED[optimizer], start, gradient).sum(axis=0)
+    (row,) = trained.table("runs").query(f"arm == '{arm}'").to_dict("records")
+    end = start + by_hand(*BY_HAND[arm], start, gradient).sum(axis=0)
     moved = abs(float(loss(end)) - float(loss(start)))
     assert row["test_loss"] == pytest.approx(float(loss(end)), abs=1e-3 * moved)

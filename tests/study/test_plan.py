@@ -1,7 +1,10 @@
+import dataclasses
+
 import pytest
 
 from cnnjax import initializers
 from cnnjax.nn import GroupNorm
+from cnnjax.optim import Optimizer, Schedule
 from cnnjax.study import Study, plan
 
 
@@ -51,6 +54,18 @@ def test_named_variants_set_several_options_and_may_change_the_model():
 def test_a_learning_rate_axis_replaces_the_search():
     (program,) = plan(make(grid={"learning_rate": [0.5, 0.25]}, seeds=1, learning_rates=[1, 2, 3]))
     assert [run.learning_rate for run in program.runs] == [0.5, 0.25]
+
+
+def test_an_optimizer_of_ones_own_is_called_by_what_it_has():
+    usual = Optimizer(options={"momentum": 0.9})
+    values = ["momentum", usual, dataclasses.replace(usual, clip="norm")]
+    study = make(grid={"optimizer": values}, seeds=1, schedule=Schedule(name="cosine", warmup="5 %"))
+    first, second = plan(study)
+    assert first.optimizer == usual and first.schedule.warmup == "5 %"
+    labels = [run.labels["optimizer"] for program in (first, second) for run in program.runs]
+    assert labels == ["momentum", "sgd(momentum=0.9)", "sgd(momentum=0.9, clip=norm)"]
+    config = study.as_config()
+    assert config["grid"]["optimizer"] == labels and config["schedule"] == "cosine(warmup=5 %)"
 
 
 def test_none_is_labeled():

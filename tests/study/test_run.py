@@ -8,6 +8,7 @@ import pytest
 
 from cnnjax import data, models, probes
 from cnnjax import functional as F
+from cnnjax.optim import Optimizer, Schedule
 from cnnjax.study import Store, execute, run
 from cnnjax.study.chunk import Chunk
 
@@ -133,6 +134,9 @@ def test_initialization_only(tmp_path):
         ({"model": "lenet5", "options": {}}, "lenet5.* does not take the 8x8x1 images of digits: .*kernel"),
         ({"options": {"width": 6, "depth": 3, "num_classes": 4}}, "less than the 10 classes of digits"),
         ({"data": "digit"}, "digits"),
+        ({"schedule": Schedule(warmup=6)}, "the warm-up of 6 steps is longer than the run, which has 6"),
+        ({"optimizer": Optimizer(name="adam", options={"beta": 1})}, "unknown option of adam 'beta'"),
+        ({"optimizer": Optimizer(rates={"stm": 0.0})}, "the pattern 'stm' matches no parameter; nearest"),
     ],
 )
 def test_a_study_that_does_not_fit_fails_before_anything_is_written(tmp_path, fields, message):

@@ -7,12 +7,12 @@ import pytest
 
 from cnnjax import data, models
 from cnnjax import functional as F
+from cnnjax.optim import Optimizer
 from cnnjax.training import memory
 from cnnjax.training.augmentation import Augmentation
 from cnnjax.training.engine import Engine
 from cnnjax.training.feed import Keys, Resident, evaluation_batch
 from cnnjax.training.metrics import Tally
-from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.parallel import make_mesh
 from cnnjax.training.placement import Placement
 from cnnjax.training.plan import Plan

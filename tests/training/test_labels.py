@@ -12,12 +12,12 @@ import pytest
 from cnnjax import data, models
 from cnnjax.cli import main
 from cnnjax.data import Dataset, Split
+from cnnjax.optim import Optimizer
 from cnnjax.training import Plan, journal, train
 from cnnjax.training.augmentation import Augmentation
 from cnnjax.training.checkpoints import Checkpoints
 from cnnjax.training.label_tally import LabelTally
 from cnnjax.training.loop import CHECKPOINTS
-from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.parallel import jit_step, make_mesh, pmap_step, replicated
 from cnnjax.training.step import Batch, Moments, Trainer
 

@@ -9,11 +9,11 @@ import pytest
 
 from cnnjax import data, models
 from cnnjax.files import locked
+from cnnjax.optim import Optimizer
 from cnnjax.training import journal
 from cnnjax.training.augmentation import Augmentation
 from cnnjax.training.checkpoints import Checkpoints
 from cnnjax.training.loop import Broken, train
-from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.placement import Placement
 from cnnjax.training.plan import Plan
 from cnnjax.training.settings import check_same

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from cnnjax.models import VARIANTS
-from cnnjax.training.optimizers import Optimizer
+from cnnjax.optim import Optimizer, Schedule
 from cnnjax.training.presets import PRESETS
 from cnnjax.training.recipe import Recipe
-from cnnjax.training.schedules import Schedule
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
 

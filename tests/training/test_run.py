@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnnjax.optim import Optimizer, Schedule
 from cnnjax.training import (
     InitFrom,
     Placement,
@@ -18,9 +19,7 @@ from cnnjax.training import (
     logits_of,
     trained,
 )
-from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.run import check_new
-from cnnjax.training.schedules import Schedule
 
 pytestmark = pytest.mark.usefixtures("optax_promotes")
 

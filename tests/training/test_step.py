@@ -11,10 +11,9 @@ import pytest
 from cnnjax import data, models
 from cnnjax import functional as F
 from cnnjax.nn import BatchNorm
+from cnnjax.optim import Freeze, Optimizer
 from cnnjax.training.augmentation import Augmentation
-from cnnjax.training.freeze import Freeze
 from cnnjax.training.metrics import Tally
-from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.parallel import check_batch, jit_step, make_mesh, pmap_step, replicated, state_shardings
 from cnnjax.training.step import LOSSES, Batch, Moments, Trainer
 

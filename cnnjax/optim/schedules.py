@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import optax
+from jax.typing import ArrayLike
 
 from cnnjax.functional.names import lookup
 
 Duration = int | str
-"""A number of steps, or a text as "5 epochs" or "0.5 epochs"."""
+"""A number of steps, or a text as "5 epochs" or "0.5 epochs"; in a schedule also "10 %", of the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,11 @@ class Schedule:
     power: float = 2.0
     rise: float = 0.3
 
-    def make(self, learning_rate: float, *, steps: int, steps_per_epoch: int) -> optax.Schedule:
+    def make(self, learning_rate: ArrayLike, *, steps: int, steps_per_epoch: int) -> optax.Schedule:
         """The learning rate as a function of the step.
 
         Args:
-          learning_rate: the highest.
+          learning_rate: the highest; may be traced.
           steps: of the whole run.
           steps_per_epoch: what an epoch stands for.
 
@@ -51,8 +52,8 @@ class Schedule:
           ValueError: an unknown name (with the nearest), a length that is none, or a schedule longer than the run.
         """
         shape = lookup(SCHEDULES, self.name, "schedule")
-        warmup = in_steps(self.warmup, steps_per_epoch)
-        boundaries = [in_steps(each, steps_per_epoch) for each in self.boundaries]
+        warmup = in_steps(self.warmup, steps_per_epoch, of=steps)
+        boundaries = [in_steps(each, steps_per_epoch, of=steps) for each in self.boundaries]
         self._check(steps, warmup, boundaries)
         after = shape(self, learning_rate, steps - warmup, [boundary - warmup for boundary in boundaries])
         if not warmup:
@@ -80,24 +81,33 @@ class Schedule:
             raise ValueError(f"rise is a share of the run and must lie in (0, 1), got {self.rise}")
 
 
-def in_steps(duration: Duration, steps_per_epoch: int) -> int:
-    """A length in steps.
+def in_steps(duration: Duration, steps_per_epoch: int, *, of: int | None = None) -> int:
+    """A length in steps, rounded up.
+
+    Args:
+      duration: as text or number.
+      steps_per_epoch: what an epoch stands for.
+      of: the steps that a text such as "10 %" is a part of; None where there is no such whole.
 
     Raises:
-      ValueError: neither a number of steps nor a text such as "5 epochs".
+      ValueError: neither a number of steps nor such a text.
     """
     if isinstance(duration, int) and not isinstance(duration, bool) and duration >= 0:
         return duration
     if isinstance(duration, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?)?\s*", duration)
-        if found and (found[2] or "step").startswith("epoch"):
-            return math.ceil(float(found[1]) * steps_per_epoch)
-        if found and found[1].isdigit():
-            return int(found[1])
-    raise ValueError(f"a length is a number of steps, or a text as '5 epochs'; got {duration!r}")
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?|%)?\s*", duration)
+        number, unit = (found[1], (found[2] or "step").rstrip("s")) if found else ("", "")
+        if unit == "epoch":
+            return math.ceil(float(number) * steps_per_epoch)
+        if unit == "%" and of is not None:
+            return math.ceil(float(number) * of / 100)
+        if unit == "step" and number.isdigit():
+            return int(number)
+    share = "" if of is None else " or '10 %'"
+    raise ValueError(f"a length is a number of steps, or a text as '5 epochs'{share}; got {duration!r}")
 
 
-_Shape = Callable[[Schedule, float, int, Sequence[int]], optax.Schedule]
+_Shape = Callable[[Schedule, ArrayLike, int, Sequence[int]], optax.Schedule]
 SCHEDULES: Mapping[str, _Shape] = MappingProxyType(
     {
         "constant": lambda own, rate, steps, boundaries: optax.constant_schedule(rate),

@@ -8,7 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from cnnjax import models
-from cnnjax.training.optimizers import OPTIMIZERS, Optimizer, adaptive_clip, decayed
+from cnnjax.optim.optimizers import OPTIMIZERS, Optimizer, adaptive_clip, decayed
 
 from ..drawn import images, variables
 

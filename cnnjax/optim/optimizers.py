@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.functional.names import lookup
-from cnnjax.training.freeze import Freeze, freeze
-from cnnjax.training.muon import muon, normalized_kernels
+from cnnjax.optim.freeze import Freeze, freeze
+from cnnjax.optim.muon import muon, normalized_kernels
 
 DECAYED = frozenset({"kernel", "embedding"})
 """Names of the parameters that weight decay acts on: scales and biases of norms, biases and slopes are left out."""
@@ -36,7 +36,7 @@ class Optimizer:
         Hutter 2019); "l2": weight_decay times kernel is added to the gradient, as a penalty of weight_decay / 2 times its
         squares would (SGD in He et al. 2016).
       decays: factors on `weight_decay` by pattern, as {"head": 0, "**/bias": 1}. What a pattern of
-        `cnnjax.training.freeze` stands for decays by it, kernel or not; where several do, by their product.
+        `cnnjax.optim.freeze` stands for decays by it, kernel or not; where several do, by their product.
       rates: factors on the learning rate by such patterns, as {"**/norm/bias": 64, "stem": 0}. They multiply the whole
         update, with its decoupled decay. 0 freezes: no update, no decay, no memory, and no part in a norm for clipping.
       normalize: whether every kernel but the head's is brought to the norm sqrt(out_channels) in front of its update, as in
@@ -117,7 +117,7 @@ def factors(patterns: Mapping[str, float], params: Any, otherwise: Any) -> Any:
     """A tree like `params` of the products of the factors of all patterns that stand for a parameter.
 
     Args:
-      patterns: factors by pattern, as at the head of `cnnjax.training.freeze`.
+      patterns: factors by pattern, as at the head of `cnnjax.optim.freeze`.
       params: whose paths are looked at.
       otherwise: a tree like `params`, of the factors where no pattern stands for the parameter.
 

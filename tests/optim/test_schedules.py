@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnnjax.training.schedules import SCHEDULES, Schedule, in_steps
+from cnnjax.optim.schedules import SCHEDULES, Schedule, in_steps
 
 
 def rates(schedule, steps=100, steps_per_epoch=10, peak=0.4):
@@ -83,7 +83,17 @@ def test_lengths():
     ]
 
 
-@pytest.mark.parametrize("length", [-1, 1.5, True, "five epochs", "1.5 steps", "3 weeks", None])
+def test_parts_of_a_run():
+    assert [in_steps(d, 7, of=60) for d in ("10 %", "2.5%", "0 %", "100 %", "2 epochs")] == [6, 2, 0, 60, 14]
+    with pytest.raises(ValueError, match="as '5 epochs' or '10 %'; got '10 per cent'"):
+        in_steps("10 per cent", 7, of=60)
+    parts = rates(Schedule(name="step", warmup="5 %", boundaries=("50 %", "75 %")))
+    np.testing.assert_array_equal(
+        parts, rates(Schedule(name="step", warmup=5, boundaries=("5 epochs", "7.5 epochs")))
+    )
+
+
+@pytest.mark.parametrize("length", [-1, 1.5, True, "five epochs", "1.5 steps", "3 weeks", "10 %", None])
 def test_lengths_that_are_none(length):
     with pytest.raises(ValueError, match="a length is a number of steps, or a text as '5 epochs'"):
         in_steps(length, 7)

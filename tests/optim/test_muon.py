@@ -8,8 +8,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from cnnjax import models
-from cnnjax.training.muon import muon, normalized_kernels
-from cnnjax.training.optimizers import Optimizer
+from cnnjax.optim.muon import muon, normalized_kernels
+from cnnjax.optim.optimizers import Optimizer
 
 from ..drawn import images, variables
 
