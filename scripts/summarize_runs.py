@@ -26,6 +26,8 @@ def summary(folder: Path) -> dict[str, Any]:
     if run.evaluation is None or run.status is None:
         raise ValueError(f"the run in {folder} is not finished: resume it first")
     evaluated = run.log[run.log["validation_accuracy"].notna()]
+    # Without a validation split every record.
+    told = (evaluated if len(evaluated) else run.log)[list(ON_THE_WAY)].dropna(axis="columns")
     return {
         "command": without_folder(run.info["command"]),
         **{name: run.info[name] for name in CIRCUMSTANCES},
@@ -36,7 +38,7 @@ def summary(folder: Path) -> dict[str, Any]:
             for split in ("validation", "test")
             if run.evaluation[split]
         },
-        "log": [{name: round(float(row[name]), 5) for name in ON_THE_WAY} for _, row in evaluated.iterrows()],
+        "log": [{name: round(float(row[name]), 5) for name in told.columns} for _, row in told.iterrows()],
     }
 
 

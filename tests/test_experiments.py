@@ -28,6 +28,7 @@ ALIKE = (
     "equal_depth",
     "initializers",
     "normalization",
+    "remedies",
     "trainability",
 )
 # Five strides leave nothing of 28x28 pixels.
