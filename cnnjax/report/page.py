@@ -28,6 +28,7 @@ def _settings(info: Info) -> list[tuple[str, str]]:
     """What somebody needs who repeats the study."""
     memory = info.get("peak_memory_gib")
     rows = [
+        *_common(info),
         ("data", info["data"]),
         ("steps", f"{info['steps']:,}"),
         ("batch size", tables.label(info["batch_size"])),
@@ -45,6 +46,37 @@ def _settings(info: Info) -> list[tuple[str, str]]:
         ("partly computed with", "; ".join(_difference(info, earlier) for earlier in info["earlier"])),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def _common(info: Info) -> list[tuple[str, str | None]]:
+    """The model, its options and how it is trained, as far as not every cell of the grid has its own."""
+    config = info["config"]
+    own = {
+        name for values in config["grid"].values() if isinstance(values, Mapping) for name in _of_all(values)
+    }
+    own |= config["grid"].keys()
+    options = {name: value for name, value in config["options"].items() if name not in own}
+    rows = [(name, config.get(name)) for name in ("model", "optimizer", "schedule") if name not in own]
+    return [*rows[:1], ("options", _assignments(options)), *rows[1:]]
+
+
+def _of_all(variants: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """What every named variant sets."""
+    return set.intersection(*(set(settings) for settings in variants.values()))
+
+
+def _variants(info: Info) -> list[tuple[str, str]]:
+    """The named variants of the axes and what each sets."""
+    return [
+        (f"{axis}: {name}", _assignments(settings) or "nothing else")
+        for axis, values in info["config"]["grid"].items()
+        if isinstance(values, Mapping)
+        for name, settings in values.items()
+    ]
+
+
+def _assignments(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={tables.label(value)}" for name, value in settings.items())
 
 
 def _difference(info: Info, earlier: Mapping[str, Any]) -> str:
@@ -146,6 +178,7 @@ def write(
             verdicts=[(verdict, words.texts(verdict)) for verdict in verdicts],
             tally=words.summary(verdicts),
             sentences=answer.paragraph(info, runs),
+            variants=_variants(info),
             warning=_warning(info, runs),
             figures=shown,
             sections=SECTIONS,

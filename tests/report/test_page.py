@@ -177,6 +177,29 @@ def test_a_grid_over_sigma_w2_and_depth_leads_with_its_map(tmp_path: Path) -> No
     assert table.loc[table["sigma_w2"] == 1, "bound"].to_numpy() == pytest.approx(21.8, abs=0.05)
 
 
+def test_the_page_says_what_was_trained(tmp_path: Path) -> None:
+    study = make(axes={"remedy": ["none", "clipped"]}, seeds=1, rates=(0.1,))
+    grid = {"remedy": {"none": {"depth": 3}, "clipped": {"depth": 3, "optimizer": "sgd(clip=norm)"}}}
+    config = {"model": "mlp", "options": {"width": 8, "depth": 2, "norm": None}, "grid": grid}
+    config |= {"optimizer": "momentum", "schedule": "cosine"}
+    text = report.write(study.info | {"config": config}, *study[1:], tmp_path).read_text()
+    rows = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", text)
+    assert rows[:4] == [
+        ("model", "mlp"),
+        # Every variant has a depth of its own.
+        ("options", "width=8, norm=none"),
+        ("optimizer", "momentum"),
+        ("schedule", "cosine"),
+    ]
+    assert rows[-2:] == [
+        ("remedy: none", "depth=3"),
+        ("remedy: clipped", "depth=3, optimizer=sgd(clip=norm)"),
+    ]
+    study = make(axes={"model": ["mlp", "plain"]}, seeds=1, rates=(0.1,))
+    names = re.findall("<dt>(.*?)</dt>", report.write(*study, tmp_path).read_text())
+    assert names[0] == "options" and not any("model" in name for name in names)
+
+
 def test_measured_singular_values_lead_the_page(tmp_path: Path) -> None:
     study = make(axes={"activation": ["relu", "tanh"]}, seeds=2, rates=(0.1,), steps=0)
     measures = singular_values(
