@@ -5,6 +5,7 @@ import gc
 import inspect
 import logging
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 __all__ = ["end", "unheard"]
 
 _PATIENCE = 5.0
+# What is replaced belongs to the whole process.
+_LOCK = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -21,20 +24,20 @@ def unheard() -> Iterator[None]:
     Orbax reads all arrays at once. When one fails, it closes its event loop over the others, and each of them would print a
     traceback whenever it is collected: pages of them on the terminal, about a checkpoint that was passed over long ago.
     """
-    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
-    disabled = logger.disabled
+    with _LOCK, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+        disabled = logger.disabled
 
-    def unraisable(what: "sys.UnraisableHookArgs") -> None:
-        if not (inspect.iscoroutine(what.object) or "loop is closed" in str(what.exc_value)):
-            hook(what)
+        def unraisable(what: "sys.UnraisableHookArgs") -> None:
+            if not (inspect.iscoroutine(what.object) or "loop is closed" in str(what.exc_value)):
+                hook(what)
 
-    logger.disabled, sys.unraisablehook = True, unraisable
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        logger.disabled, sys.unraisablehook = True, unraisable
+        try:
             yield
-    finally:
-        logger.disabled, sys.unraisablehook = disabled, hook
+        finally:
+            logger.disabled, sys.unraisablehook = disabled, hook
 
 
 def end() -> None:
