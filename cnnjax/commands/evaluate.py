@@ -19,7 +19,7 @@ class Evaluate:
     split: Literal["train", "validation", "test"] = "test"
     """Which images."""
     checkpoint: Which = "last"
-    """The newest checkpoint, that with the highest validation accuracy, or that of a step."""
+    """The newest checkpoint, the best one on the validation split, or that of a step."""
     views: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the recipe's)")] = None
     """Views of each image whose predictions are averaged: none, flip, flip_shift, five_crop, ten_crop."""
     json: Annotated[bool, arg(help_behavior_hint="")] = False

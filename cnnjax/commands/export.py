@@ -18,7 +18,7 @@ class Export:
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: DIR/export)")] = None
     """Where to."""
     checkpoint: Which = "last"
-    """The newest checkpoint, that with the highest validation accuracy, or that of a step."""
+    """The newest checkpoint, the best one on the validation split, or that of a step."""
 
     def __call__(self, command: str) -> int:
         """Writes the files."""

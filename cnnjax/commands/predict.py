@@ -18,7 +18,7 @@ class Predict:
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE ...", help_behavior_hint="")]
     """Pictures. Each is scaled, and its center cut out, as in evaluations."""
     checkpoint: Which = "last"
-    """The newest checkpoint, that with the highest validation accuracy, or that of a step."""
+    """The newest checkpoint, the best one on the validation split, or that of a step."""
     count: Annotated[int, arg(metavar="N")] = 5
     """How many classes to name."""
 

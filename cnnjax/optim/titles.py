@@ -15,5 +15,10 @@ def title(value: Optimizer | Schedule) -> str:
     changed = {name: each for name, each in fields.items() if each != getattr(usual, name)}
     changed.pop("name", None)
     options: Mapping[str, Any] = changed.pop("options", {})
-    said = ", ".join(f"{name}={each}" for name, each in {**options, **changed}.items())
+    said = ", ".join(f"{name}={_in_order(each)}" for name, each in {**_in_order(options), **changed}.items())
     return f"{value.name}({said})" if said else value.name
+
+
+def _in_order(value: Any) -> Any:
+    """Mappings are equal in any order."""
+    return dict(sorted(value.items())) if isinstance(value, Mapping) else value

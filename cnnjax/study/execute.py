@@ -269,7 +269,7 @@ def _check(study: Study, programs: Sequence[Program], dataset: Dataset) -> None:
                 raise ValueError(
                     f"{program.title} does not take the {shape} images of {study.data}: {error}"
                 ) from error
-            jax.eval_shape(program.optimizer.make(0.1).init, shapes["params"])
+        jax.eval_shape(program.optimizer.make(0.1).init, shapes["params"])
         if study.steps:
             epoch = len(dataset.train) // program.batch_size
             program.schedule.make(0.1, steps=study.steps, steps_per_epoch=epoch)

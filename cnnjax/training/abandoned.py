@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 __all__ = ["end", "unheard"]
 
-_PATIENCE = 5.0
+_SECONDS = 5.0
+"""How long abandoned readers are waited for."""
 # What is replaced belongs to the whole process.
 _LOCK = threading.Lock()
 
@@ -42,11 +43,11 @@ def unheard() -> Iterator[None]:
 
 def end() -> None:
     """Collects the abandoned readers, once what they wait for has come from the disk; the error must be let go of before."""
-    until = time.monotonic() + _PATIENCE
-    while _any() and time.monotonic() < until:
+    until = time.monotonic() + _SECONDS
+    while _are_left() and time.monotonic() < until:
         gc.collect()
         time.sleep(0.01)
 
 
-def _any() -> bool:
+def _are_left() -> bool:
     return any(inspect.iscoroutine(it) and "orbax" in it.cr_code.co_filename for it in gc.get_objects())

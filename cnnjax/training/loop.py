@@ -84,7 +84,7 @@ def train(
       placement: on which devices; may change when a run goes on.
       streaming: how a streamed set is read.
       learning_rate: the schedule, to record it; None leaves it out.
-      keep_last, keep_best: checkpoints that are kept, by step and by validation `HEADLINE`.
+      keep_last, keep_best: checkpoints that are kept, by step and by `journal.HEADLINE` on the validation split.
       tensorboard: write event files, too.
       settings: whatever else the numbers depend on, as JSON: compared when a run goes on.
       start: changes the first state of a new run (other initial parameters, say).

@@ -90,7 +90,7 @@ def trained(folder: Path, *, which: str | int = "last") -> Trained:
 
     Args:
       folder: of the run.
-      which: its newest checkpoint ("last"), the one with the highest validation accuracy ("best"), or that of a step.
+      which: its newest checkpoint ("last"), the best one on the validation split ("best"), or that of a step.
 
     Raises:
       ValueError: the folder holds no run, or one that this version cannot read.

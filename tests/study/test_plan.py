@@ -4,7 +4,7 @@ import pytest
 
 from cnnjax import initializers
 from cnnjax.nn import GroupNorm
-from cnnjax.optim import Optimizer, Schedule
+from cnnjax.optim import Optimizer, Schedule, title
 from cnnjax.study import Study, plan
 
 
@@ -64,6 +64,8 @@ def test_an_optimizer_of_ones_own_is_called_by_what_it_has():
     assert first.optimizer == usual and first.schedule.warmup == "5 %"
     labels = [run.labels["optimizer"] for program in (first, second) for run in program.runs]
     assert labels == ["momentum", "sgd(momentum=0.9)", "sgd(momentum=0.9, clip=norm)"]
+    one, other = {"momentum": 0.9, "nesterov": True}, {"nesterov": True, "momentum": 0.9}
+    assert title(Optimizer(options=one)) == title(Optimizer(options=other))
     config = study.as_config()
     assert config["grid"]["optimizer"] == labels and config["schedule"] == "cosine(warmup=5 %)"
 
